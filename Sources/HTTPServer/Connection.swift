@@ -1,0 +1,136 @@
+import EventLoop
+import Glibc
+import HTTPCore
+
+/// A client's connection: its socket, how long it may take, and the request under way on it.
+///
+/// libmicrohttpd holds one reference from its start to its end (`onConnection`), the table another.
+@Loop
+final class Connection {
+    let socket: Int32
+    let peer: PeerAddress
+    unowned let server: HTTPServer
+    /// When the client must have sent what is awaited of it, in the loop's time.
+    var deadline = UInt64.max
+    /// The request under way; it lets go of the connection when it is over.
+    var exchange: Exchange?
+    /// Set when an answer was sent before all of the request was read: closing then must not reset the connection
+    /// before the client has read the answer.
+    var lingers = false
+    private(set) var isOpen = true
+    fileprivate var index = 0
+    private var watch: Watch?
+
+    init(socket: Int32, peer: PeerAddress, server: HTTPServer) {
+        self.socket = socket
+        self.peer = peer
+        self.server = server
+    }
+
+    // MARK: The client leaving
+
+    /// Sees to it that we learn when the client leaves while libmicrohttpd does not look (a suspended connection).
+    ///
+    /// The watch is edge-triggered and stays for the connection's life: one system call a connection, not two a
+    /// request.
+    func watchPeer() {
+        if watch == nil {
+            watch = Loop.events.watch(socket, for: [.peerClosed, .edgeTriggered]) { [unowned self] in happened($0) }
+        }
+    }
+
+    /// Asks to be told when the socket takes bytes again; ``Exchange/writable()`` is called, once.
+    func watchForRoom() {
+        watchPeer()
+        if let watch { Loop.events.update(watch, for: [.peerClosed, .write, .edgeTriggered]) }
+    }
+
+    private func happened(_ events: Events) {
+        if events.contains(.hungUp) || events.contains(.failed) || (events.contains(.peerClosed) && isAtEnd()) {
+            exchange?.clientHasLeft()
+        } else if events.contains(.writable) {
+            if let watch { Loop.events.update(watch, for: [.peerClosed, .edgeTriggered]) }
+            exchange?.writable()
+        }
+    }
+
+    /// Whether the client has closed its side and left nothing to read. One that has sent a further request before
+    /// closing its side is still waiting for answers.
+    private func isAtEnd() -> Bool {
+        var byte: UInt8 = 0
+        return recv(socket, &byte, 1, Int32(MSG_PEEK | MSG_DONTWAIT)) == 0
+    }
+
+    // MARK: Time
+
+    func checkDeadlines(at now: UInt64) {
+        if now >= deadline {
+            deadline = .max
+            exchange?.refuse(for: .tooSlow)
+            kill()
+        } else if exchange?.isStalled(at: now) == true {
+            kill()
+        }
+    }
+
+    func requestEnded() {
+        exchange = nil
+        deadline = Loop.events.now &+ server.limits.idleTimeout.clampedNanoseconds
+        if server.isDraining { kill() }
+    }
+
+    func closeIfIdle() {
+        if exchange == nil { kill() }
+    }
+
+    /// Cuts the connection; what was written before is still delivered. libmicrohttpd sees it and closes.
+    func kill() {
+        shutdown(socket, Int32(SHUT_RDWR))
+        exchange?.clientHasLeft()
+        server.runSoon()
+    }
+
+    /// libmicrohttpd is about to close the socket.
+    func end(lingering: Lingering) {
+        isOpen = false
+        if let watch { Loop.events.unwatch(watch) }
+        watch = nil
+        if lingers { lingering.take(over: socket) }
+    }
+}
+
+/// All connections; adding, removing and counting a peer's take constant time.
+@Loop
+struct ConnectionTable {
+    private var all: [Connection] = []
+    private var perPeer: [PeerAddress: Int] = [:]
+
+    var count: Int { all.count }
+
+    func admits(_ peer: PeerAddress, limit: Int) -> Bool {
+        limit == 0 || peer == .local || perPeer[key(peer), default: 0] < limit
+    }
+
+    mutating func add(_ connection: Connection) {
+        connection.index = all.count
+        all.append(connection)
+        perPeer[key(connection.peer), default: 0] += 1
+    }
+
+    mutating func remove(_ connection: Connection) {
+        guard connection.index < all.count, all[connection.index] === connection else { return }
+        let last = all.removeLast()
+        if last !== connection {
+            all[connection.index] = last
+            last.index = connection.index
+        }
+        let peer = key(connection.peer)
+        perPeer[peer] = perPeer[peer].flatMap { $0 > 1 ? $0 - 1 : nil }
+    }
+
+    func forEach(_ body: (Connection) -> Void) { all.forEach(body) }
+
+    private func key(_ peer: PeerAddress) -> PeerAddress {
+        if case .ipv6(let high, _) = peer { .ipv6(high, 0) } else { peer }
+    }
+}

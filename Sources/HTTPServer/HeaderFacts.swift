@@ -1,0 +1,130 @@
+import CMicroHTTPD
+import EventLoop
+import Glibc
+import HTTPCore
+
+/// What the header of a request comes to, and whether it keeps to the rules that libmicrohttpd does not enforce.
+///
+/// A gateway must be strict about lengths: two readings of where a body ends let one request hide in another.
+/// Source: RFC 9112 sections 3, 5.1, 6.1 and 6.3.
+struct HeaderFacts {
+    private(set) var target: String
+    private(set) var contentLength: Int?
+    private(set) var isChunked = false
+    private(set) var problem: RequestProblem?
+    /// HTTP/1.1 or newer: the client understands chunked answers.
+    let speaksChunked: Bool
+    private var hosts = 0
+
+    var hasBody: Bool { isChunked || (contentLength ?? 0) > 0 }
+
+    init(handle: OpaquePointer, method: String, target: String, version: UnsafePointer<CChar>?) {
+        self.target = target
+        speaksChunked = version.map { strcmp($0, "HTTP/1.0") != 0 && strlen($0) == 8 } ?? false
+        if method.isEmpty || !method.utf8.allSatisfy(HeaderFacts.isTokenByte) {
+            problem = .malformed("the method is not a token")
+        }
+        checkTarget(method)
+        withUnsafeMutablePointer(to: &self) { facts in
+            _ = MHD_get_connection_values_n(handle, MHD_ValueKind.HEADER_KIND, { context, _, name, nameLength, value, valueLength in
+                context.unsafelyUnwrapped.assumingMemoryBound(to: HeaderFacts.self).pointee.check(
+                    UnsafeRawBufferPointer(start: name, count: nameLength),
+                    UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength))
+                return .YES
+            }, facts)
+        }
+        checkWhole()
+    }
+
+    private mutating func checkTarget(_ method: String) {
+        if let byte = target.unicodeScalars.first(where: { $0.value <= 0x20 || $0.value == 0x7f }) {
+            problem = .malformed("the request target contains byte \(byte.value)")
+        } else if target.hasPrefix("/") || (target == "*" && method == "OPTIONS") {
+            return
+        } else if let scheme = ["http://", "https://"].first(where: { target.lowercased().hasPrefix($0) }) {
+            // Absolute form: what stands before the path is a matter between client and proxy.
+            let rest = target.dropFirst(scheme.count).drop { $0 != "/" && $0 != "?" }
+            target = rest.hasPrefix("/") ? String(rest) : "/" + rest
+        } else {
+            problem = .malformed("the request target must begin with '/'")
+        }
+    }
+
+    private mutating func check(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
+        guard problem == nil else { return }
+        if name.isEmpty || !name.allSatisfy(HeaderFacts.isTokenByte) {
+            problem = .malformed("a header name is not a token")
+        } else if value.contains(where: { ($0 < 0x20 && $0 != 0x09) || $0 == 0x7f }) {
+            problem = .malformed("a header value contains a control character")
+        } else if HeaderFacts.matches(name, "content-length") {
+            checkLength(String(latin1: value))
+        } else if HeaderFacts.matches(name, "transfer-encoding") {
+            checkTransferCoding(String(latin1: value))
+        } else if HeaderFacts.matches(name, "host") {
+            hosts += 1
+        }
+    }
+
+    private mutating func checkLength(_ text: String) {
+        guard !text.isEmpty, text.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }), let length = Int(text) else {
+            problem = .malformed("Content-Length is not a number: '\(text.prefix(40))'")
+            return
+        }
+        if let contentLength, contentLength != length {
+            problem = .malformed("two Content-Length headers disagree: \(contentLength) and \(length)")
+        }
+        contentLength = length
+    }
+
+    private mutating func checkTransferCoding(_ text: String) {
+        if isChunked {
+            problem = .malformed("more than one Transfer-Encoding header")
+        } else if text.lowercased() != "chunked" {
+            problem = .unsupportedTransferCoding(String(text.prefix(40)))
+        }
+        isChunked = true
+    }
+
+    private mutating func checkWhole() {
+        guard problem == nil else { return }
+        if isChunked && contentLength != nil {
+            problem = .malformed("both Transfer-Encoding and Content-Length")
+        } else if isChunked && !speaksChunked {
+            problem = .malformed("Transfer-Encoding in an HTTP/1.0 request")
+        } else if hosts > 1 {
+            problem = .malformed("more than one Host header")
+        } else if hosts == 0 && speaksChunked {
+            problem = .malformed("no Host header")
+        }
+    }
+
+    private static func matches(_ name: UnsafeRawBufferPointer, _ lowercased: StaticString) -> Bool {
+        name.count == lowercased.utf8CodeUnitCount
+            && strncasecmp(name.baseAddress.unsafelyUnwrapped, lowercased.utf8Start, name.count) == 0
+    }
+
+    /// RFC 9110 section 5.6.2.
+    private static func isTokenByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: true
+        case 0x21, 0x23...0x27, 0x2a, 0x2b, 0x2d, 0x2e, 0x5e, 0x5f, 0x60, 0x7c, 0x7e: true
+        default: false
+        }
+    }
+}
+
+extension Headers {
+    /// Reads the header fields of a request; `handle` is libmicrohttpd's connection.
+    init(of handle: OpaquePointer) {
+        self.init()
+        reserve(16)
+        withUnsafeMutablePointer(to: &self) { headers in
+            _ = MHD_get_connection_values_n(handle, MHD_ValueKind.HEADER_KIND, { context, _, name, nameLength, value, valueLength in
+                context.unsafelyUnwrapped.assumingMemoryBound(to: Headers.self).pointee.append(
+                    String(latin1: UnsafeRawBufferPointer(start: name, count: nameLength)),
+                    String(latin1: UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength)))
+                return .YES
+            }, headers)
+        }
+    }
+}

@@ -1,0 +1,198 @@
+import EventLoop
+import Glibc
+import HTTPCore
+
+/// The body of a streamed answer.
+///
+/// Of a body of unknown length libmicrohttpd sends the header and, at the end, the last chunk; in between its
+/// connection stays suspended and the chunks go straight from the producer's buffer to the socket. That saves, for
+/// each chunk, two copies, a walk over all suspended connections and a system call or two. It is sound because
+/// libmicrohttpd asks for the first piece of a body only when all of the header has left, and does not touch the
+/// socket of a suspended connection.
+///
+/// A body of known length is read by libmicrohttpd piece by piece, since it counts the bytes.
+@Loop
+final class StreamBody: ResponseWriter {
+    enum Framing { case chunked, plain, counted }
+
+    private enum Ending { case finished, aborted }
+
+    var onDrain: (@Loop () -> Void)?
+
+    private let connection: Connection
+    private weak var exchange: Exchange?
+    private let framing: Framing
+    /// Framed bytes that the socket has not taken, or that came before the header was out.
+    private var queue = ByteBuffer()
+    /// The header has left, and the socket is ours until the end.
+    private var ownsSocket = false
+    private var ending: Ending?
+    private var isOver = false
+    private var isFull = false
+    /// Since when the client has taken nothing of what waits for it.
+    private var stalledSince = UInt64.max
+
+    init(on connection: Connection, exchange: Exchange, framing: Framing) {
+        self.connection = connection
+        self.exchange = exchange
+        self.framing = framing
+    }
+
+    // MARK: The writer's side
+
+    func write(_ chunk: UnsafeRawBufferPointer) -> Flow {
+        guard !isOver, ending == nil else { return .stop }
+        guard chunk.count > 0 else { return isFull ? .pause : .more }
+        if ownsSocket && queue.isEmpty { return writeThrough(chunk) }
+        withFrame(of: chunk.count) { head, tail in
+            queue.append(head)
+            queue.append(chunk)
+            queue.append(tail)
+        }
+        if framing == .counted { exchange?.resume() }
+        isFull = isFull || queue.count >= ByteStream.highWater
+        return isFull ? .pause : .more
+    }
+
+    func finish() { end(.finished) }
+
+    func abort() { end(.aborted) }
+
+    private func end(_ ending: Ending) {
+        guard !isOver, self.ending == nil else { return }
+        self.ending = ending
+        if queue.isEmpty || framing == .counted { exchange?.resume() }
+    }
+
+    // MARK: The socket's side
+
+    private func writeThrough(_ chunk: UnsafeRawBufferPointer) -> Flow {
+        let flow: Flow? = withFrame(of: chunk.count) { head, tail in
+            var left = [head, chunk, tail]
+            let total = head.count + chunk.count + tail.count
+            var sent = transmit(head, chunk, tail)
+            if sent == total { return .more }
+            if sent < 0 { return nil }
+            for index in left.indices {
+                let skipped = min(sent, left[index].count)
+                left[index] = UnsafeRawBufferPointer(rebasing: left[index][skipped...])
+                sent -= skipped
+                queue.append(left[index])
+            }
+            waitForRoom()
+            isFull = true
+            return .pause
+        }
+        guard let flow else {
+            exchange?.clientHasLeft()
+            return .stop
+        }
+        return flow
+    }
+
+    /// - Returns: bytes taken, 0 if the socket is full, -1 if the connection is broken.
+    private func transmit(
+        _ head: UnsafeRawBufferPointer, _ chunk: UnsafeRawBufferPointer, _ tail: UnsafeRawBufferPointer
+    ) -> Int {
+        withUnsafeTemporaryAllocation(of: iovec.self, capacity: 3) { pieces in
+            for (index, piece) in [head, chunk, tail].enumerated() {
+                pieces[index] = iovec(iov_base: UnsafeMutableRawPointer(mutating: piece.baseAddress), iov_len: piece.count)
+            }
+            let sent = writev(connection.socket, pieces.baseAddress, 3)
+            return sent >= 0 ? sent : errno == EAGAIN || errno == EINTR ? 0 : -1
+        }
+    }
+
+    /// Sends what waits; called when the header is out and whenever the socket has room again.
+    func flush() {
+        guard ownsSocket, !isOver else { return }
+        while !queue.isEmpty {
+            let waiting = queue.unread
+            let sent = Glibc.write(connection.socket, waiting.baseAddress, waiting.count)
+            if sent < 0 {
+                if errno == EINTR { continue }
+                if errno == EAGAIN { return waitForRoom() }
+                exchange?.clientHasLeft()
+                return
+            }
+            queue.consume(sent)
+            stalledSince = .max
+        }
+        if ending != nil { exchange?.resume() } else { drained() }
+    }
+
+    private func waitForRoom() {
+        if stalledSince == .max { stalledSince = Loop.events.now }
+        connection.watchForRoom()
+    }
+
+    private func drained() {
+        guard isFull else { return }
+        isFull = false
+        onDrain?()
+    }
+
+    /// Whether the client has refused every byte for longer than it may.
+    func isStalled(at now: UInt64) -> Bool {
+        stalledSince != .max && now &- stalledSince > connection.server.limits.idleTimeout.clampedNanoseconds
+    }
+
+    // MARK: libmicrohttpd's side
+
+    private static let endOfBody = -1
+    private static let brokenOff = -2
+
+    /// libmicrohttpd asks for the next bytes: how many there are, or -1 at the end, -2 to break off; 0 and a
+    /// suspended connection if it must wait.
+    func read(into room: UnsafeMutableRawBufferPointer) -> Int {
+        guard !isOver else { return StreamBody.brokenOff }
+        if framing == .counted {
+            let length = min(queue.count, room.count)
+            if length > 0 {
+                room.copyMemory(from: UnsafeRawBufferPointer(rebasing: queue.unread[..<length]))
+                queue.consume(length)
+                if queue.isEmpty { Loop.events.atEndOfTurn { [weak self] in self?.drained() } }
+                return length
+            }
+        } else {
+            ownsSocket = true
+            flush()
+        }
+        if queue.isEmpty && !isOver {
+            if ending == .finished { return StreamBody.endOfBody }
+            if ending == .aborted { return StreamBody.brokenOff }
+        }
+        exchange?.suspend()
+        return isOver ? StreamBody.brokenOff : 0
+    }
+
+    /// The request is over, or its client is gone: nothing is written any more.
+    func end() {
+        isOver = true
+        onDrain?()
+        onDrain = nil
+    }
+
+    // MARK: Framing
+
+    /// Lends what goes around a chunk: its length in hexadecimal and CRLF before, CRLF after.
+    private func withFrame<T>(
+        of length: Int, _ body: (_ head: UnsafeRawBufferPointer, _ tail: UnsafeRawBufferPointer) -> T
+    ) -> T {
+        guard framing == .chunked else { return body(UnsafeRawBufferPointer(start: nil, count: 0), UnsafeRawBufferPointer(start: nil, count: 0)) }
+        return withUnsafeTemporaryAllocation(byteCount: 20, alignment: 1) { bytes in
+            bytes[18] = 0x0d
+            bytes[19] = 0x0a
+            var start = 18
+            var rest = length
+            repeat {
+                start -= 1
+                let digit = UInt8(rest & 15)
+                bytes[start] = digit < 10 ? 0x30 + digit : 0x57 + digit
+                rest >>= 4
+            } while rest > 0
+            let crlf = UnsafeRawBufferPointer(rebasing: bytes[18...])
+            return body(UnsafeRawBufferPointer(rebasing: bytes[start...]), crlf)
+        }
+    }
+}
