@@ -1,0 +1,235 @@
+import CCurl
+import EventLoop
+import HTTPCore
+
+/// One request on its way, from `start` until libcurl is done with it or it is given up.
+@Loop
+final class Transfer {
+    /// How a transfer ends.
+    enum Ending {
+        case complete
+        case failed(TransportError.Kind, String)
+        case cancelled
+    }
+
+    let handle: CurlHandle
+    private let request: ClientRequest
+    private unowned let client: HTTPClient
+    private var waiter: CheckedContinuation<ClientResponse, any Error>?
+    private var status = 0
+    private var headers = Headers()
+    private var length: Int?
+    private var answerBegan = false
+    private var hasEnded = false
+
+    private let body = ByteStream()
+    private var upload: Upload?
+    private var pausesBody = false
+    private var pausesUpload = false
+
+    private var timer: Timer?
+    private var lastProgress: UInt64 = 0
+
+    init(_ request: ClientRequest, handle: CurlHandle, client: HTTPClient) {
+        self.request = request
+        self.handle = handle
+        self.client = client
+    }
+
+    func start(_ waiter: CheckedContinuation<ClientResponse, any Error>) {
+        if Task.isCancelled { return waiter.resume(throwing: CancellationError()) }
+        self.waiter = waiter
+        handle.transfer = self
+        handle.prepare(request)
+        body.onResume = { [weak self] in self?.resumeBody() }
+        body.onCancel = { [weak self] in self?.cancel() }
+        if case .stream(let source, _) = request.body {
+            upload = Upload(source) { [weak self] in self?.resumeUpload() }
+        }
+        client.add(self)
+        progressed()
+        watchClock()
+    }
+
+    // MARK: The answer
+
+    func headerLine(_ line: UnsafeRawBufferPointer) {
+        progressed()
+        guard !answerBegan else { return }  // A trailer.
+        var end = line.count
+        while end > 0, line[end - 1] == 0x0a || line[end - 1] == 0x0d { end -= 1 }
+        let text = UnsafeRawBufferPointer(rebasing: line[..<end])
+        if text.isEmpty {
+            if status >= 200 { headerComplete() }
+        } else if text.starts(with: "HTTP/".utf8) {
+            // A new header; one of a 1xx answer may have gone before.
+            status = Int(String(latin1: UnsafeRawBufferPointer(rebasing: text.dropFirst(9).prefix(3)))) ?? 0
+            headers = Headers()
+            headers.reserve(8)
+            length = nil
+        } else if let colon = text.firstIndex(of: 0x3a) {
+            let name = String(latin1: UnsafeRawBufferPointer(rebasing: text[..<colon]))
+            let value = String(latin1: UnsafeRawBufferPointer(rebasing: text[(colon + 1)...].trimmingBlanks()))
+            if Headers.same(name, "content-length") { length = Int(value) }
+            headers.append(name, value)
+        }
+    }
+
+    private func headerComplete() {
+        answerBegan = true
+        watchClock()
+        waiter?.resume(returning: ClientResponse(status: status, headers: headers, length: length, body: body))
+        waiter = nil
+    }
+
+    /// False ends the transfer.
+    func bodyChunk(_ chunk: UnsafeRawBufferPointer) -> Bool {
+        progressed()
+        switch body.push(chunk) {
+        case .more:
+            return true
+        case .pause:
+            // The chunk was taken; libcurl keeps what else it has read.
+            pausesBody = true
+            applyPauses()
+            return true
+        case .stop:
+            return false
+        }
+    }
+
+    private func resumeBody() {
+        guard pausesBody, !hasEnded else { return }
+        pausesBody = false
+        progressed()
+        applyPauses()
+    }
+
+    // MARK: The upload
+
+    func uploadMore(into room: UnsafeMutableRawBufferPointer) -> Int {
+        progressed()
+        guard let upload else { return 0 }
+        switch upload.read(into: room) {
+        case .bytes(let count): return count
+        case .end: return 0
+        case .broken: return gw_curl_read_abort
+        case .nothingYet:
+            pausesUpload = true
+            return gw_curl_read_pause
+        }
+    }
+
+    private func resumeUpload() {
+        guard pausesUpload, !hasEnded else { return }
+        pausesUpload = false
+        progressed()
+        applyPauses()
+    }
+
+    private func applyPauses() {
+        var mask: Int32 = 0
+        if pausesBody { mask |= CURLPAUSE_RECV }
+        if pausesUpload { mask |= CURLPAUSE_SEND }
+        curl_easy_pause(handle.easy, mask)
+    }
+
+    // MARK: Time
+
+    private func progressed() { lastProgress = Loop.events.now }
+
+    private var patience: UInt64 {
+        (answerBegan ? client.options.idleTimeout : client.options.firstByteTimeout).clampedNanoseconds
+    }
+
+    /// Looks again when the time could be up at the earliest; progress only moves a number.
+    private func watchClock() {
+        if let timer { Loop.events.cancel(timer) }
+        guard !hasEnded else { return timer = nil }
+        let due = lastProgress &+ patience
+        let delay = due > Loop.events.now ? due - Loop.events.now : 0
+        timer = Loop.events.schedule(after: .nanoseconds(Int64(clamping: delay))) { [weak self] in self?.checkClock() }
+    }
+
+    private func checkClock() {
+        timer = nil
+        // Who waits for the client's side of things does not wait for the server.
+        if pausesBody || pausesUpload { progressed() }
+        guard Loop.events.now &- lastProgress >= patience else { return watchClock() }
+        giveUp(
+            answerBegan
+                ? .failed(.idleTimeout, "no byte for \(client.options.idleTimeout)")
+                : .failed(.firstByteTimeout, "no answer within \(client.options.firstByteTimeout)"))
+    }
+
+    // MARK: The end
+
+    /// Nobody waits for the answer any more.
+    func cancel() { giveUp(.cancelled) }
+
+    private func giveUp(_ ending: Ending) {
+        guard !hasEnded else { return }
+        let sent = hasSent
+        client.abandon(self)
+        end(ending, hasSent: sent)
+    }
+
+    /// What libcurl's result means.
+    func ending(of code: CURLcode) -> Ending {
+        let message = handle.message
+        switch code {
+        case CURLE_OK: return .complete
+        case CURLE_COULDNT_RESOLVE_HOST: return .failed(.resolve, message)
+        case CURLE_COULDNT_CONNECT: return .failed(.connect, message)
+        case CURLE_OPERATION_TIMEDOUT: return .failed(.connectTimeout, message)
+        case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE,
+            CURLE_SSL_CERTPROBLEM, CURLE_SSL_CIPHER, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_INVALIDCERTSTATUS:
+            return .failed(.tls, message)
+        case CURLE_GOT_NOTHING, CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_PARTIAL_FILE, CURLE_SEND_FAIL_REWIND:
+            return .failed(.connectionLost, message)
+        case CURLE_WEIRD_SERVER_REPLY, CURLE_UNSUPPORTED_PROTOCOL, CURLE_HTTP2, CURLE_BAD_CONTENT_ENCODING:
+            return .failed(.badAnswer, message)
+        case CURLE_WRITE_ERROR, CURLE_ABORTED_BY_CALLBACK: return .cancelled
+        default: return .failed(.local, message)
+        }
+    }
+
+    func ended(_ ending: Ending) {
+        guard !hasEnded else { return }
+        end(ending, hasSent: hasSent)
+    }
+
+    /// Whether any byte of the request has gone to the server.
+    private var hasSent: Bool { gw_curl_long(handle.easy, CURLINFO_REQUEST_SIZE) > 0 }
+
+    private func end(_ ending: Ending, hasSent: Bool) {
+        hasEnded = true
+        if let timer { Loop.events.cancel(timer) }
+        timer = nil
+        upload?.stop()
+        let error: (any Error)? =
+            switch ending {
+            case .complete: nil
+            case .cancelled: CancellationError()
+            case .failed(let kind, let message):
+                TransportError(kind: kind, answerBegan: answerBegan, isRetrySafe: !hasSent, message: message)
+            }
+        if let waiter {
+            self.waiter = nil
+            waiter.resume(
+                throwing: error
+                    ?? TransportError(kind: .badAnswer, answerBegan: false, isRetrySafe: false, message: "no header"))
+        }
+        body.finish(error)
+    }
+}
+
+extension Slice<UnsafeRawBufferPointer> {
+    /// Without spaces and tabs at both ends.
+    fileprivate func trimmingBlanks() -> Slice<UnsafeRawBufferPointer> {
+        let isBlank = { (byte: UInt8) in byte == 0x20 || byte == 0x09 }
+        let head = drop(while: isBlank)
+        guard let last = head.lastIndex(where: { !isBlank($0) }) else { return head[head.startIndex..<head.startIndex] }
+        return head[...last]
+    }
+}
