@@ -1,0 +1,102 @@
+import HTTPCore
+
+/// One Ollama box.
+public struct Backend: Sendable, Equatable {
+    /// Host and port (and prefix, if there is one): what people and logs call it.
+    public let name: String
+    /// `http://host:port`, without a slash at the end, perhaps with a path.
+    public let origin: String
+
+    public static let defaultPort = 11434
+
+    /// Why a text is not a backend, in one sentence.
+    public struct Invalid: Error, Sendable, CustomStringConvertible {
+        public let description: String
+
+        public init(description: String) { self.description = description }
+    }
+
+    /// Reads `host`, `host:port`, `http://host:port` or `https://host/prefix`; IPv6 addresses stand in brackets.
+    public init(_ text: String) throws(Invalid) {
+        var rest = Substring(text)
+        var scheme = "http"
+        if let mark = text.firstRange(of: "://") {
+            scheme = text[..<mark.lowerBound].lowercased()
+            rest = text[mark.upperBound...]
+            guard scheme == "http" || scheme == "https" else {
+                throw Invalid(description: "'\(text)' has scheme '\(scheme)'; allowed are http and https")
+            }
+        }
+        let authority = rest.prefix { $0 != "/" }
+        var path = rest[authority.endIndex...]
+        while path.hasSuffix("/") { path = path.dropLast() }
+        guard !authority.contains("@") else {
+            throw Invalid(description: "'\(text)' contains a user name; allowed is host, host:port or a URL of both")
+        }
+        guard !path.contains(where: { "?#".contains($0) }), text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) else {
+            throw Invalid(description: "'\(text)' contains a character that has no place in a backend's address")
+        }
+        let (host, port) = try Backend.split(authority, of: text)
+        let number = port ?? (text.contains("://") ? nil : Backend.defaultPort)
+        name = host + (number.map { ":\($0)" } ?? "") + path
+        origin = "\(scheme)://\(host)\(number.map { ":\($0)" } ?? "")\(path)"
+    }
+
+    private static func split(_ authority: Substring, of text: String) throws(Invalid) -> (String, Int?) {
+        let host: Substring
+        var port: Substring?
+        if authority.hasPrefix("[") {
+            guard let end = authority.firstIndex(of: "]") else {
+                throw Invalid(description: "'\(text)' opens a bracket and does not close it")
+            }
+            host = authority[...end]
+            let after = authority[authority.index(after: end)...]
+            guard after.isEmpty || after.hasPrefix(":") else {
+                throw Invalid(description: "'\(text)' has something other than a port behind the bracket")
+            }
+            if !after.isEmpty { port = after.dropFirst() }
+        } else {
+            let parts = authority.split(separator: ":", omittingEmptySubsequences: false)
+            guard parts.count <= 2 else {
+                throw Invalid(description: "'\(text)' has more than one colon; an IPv6 address stands in brackets")
+            }
+            host = parts[0]
+            port = parts.count == 2 ? parts[1] : nil
+        }
+        guard !host.isEmpty, host != "[]" else { throw Invalid(description: "'\(text)' has no host") }
+        let isAddress = host.hasPrefix("[")
+        guard host.utf8.allSatisfy({ isHostByte($0) || (isAddress && "[]:%".utf8.contains($0)) }) else {
+            throw Invalid(description: "'\(text)' has a host with a character that no host name has")
+        }
+        guard let port else { return (String(host), nil) }
+        guard let number = Int(port), (1...65535).contains(number) else {
+            throw Invalid(description: "'\(text)' has port '\(port)'; allowed is 1 to 65535")
+        }
+        return (String(host), number)
+    }
+
+    private static func isHostByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x2e, 0x5f: true
+        default: false
+        }
+    }
+}
+
+/// Takes backends in turn.
+struct RoundRobin {
+    private let backends: [Backend]
+    private var position = 0
+
+    /// At least one.
+    init(_ backends: [Backend]) {
+        precondition(!backends.isEmpty, "a gateway needs a backend")
+        self.backends = backends
+    }
+
+    mutating func next() -> Backend {
+        let backend = backends[position]
+        position = (position + 1) % backends.count
+        return backend
+    }
+}

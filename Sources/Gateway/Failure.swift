@@ -1,0 +1,110 @@
+import HTTPCore
+
+/// What went wrong, as the client is told: the one place where errors become HTTP.
+struct Failure {
+    /// nginx's number for a client that closed its connection; it is logged and never sent.
+    static let clientLeft = 499
+
+    let status: Int
+    let message: String
+
+    init(status: Int, message: String) {
+        self.status = status
+        self.message = message
+    }
+
+    init(_ error: any Error, backend: Backend) {
+        switch error {
+        case let error as TransportError:
+            status = error.kind == .firstByteTimeout ? 504 : error.kind == .local ? 500 : 502
+            message = "backend \(backend.name): \(Failure.words(for: error))"
+        case is CancellationError, is ClientLeft:
+            status = Failure.clientLeft
+            message = "the client left"
+        default:
+            status = 500
+            message = "internal error: \(error)"
+        }
+    }
+
+    private static func words(for error: TransportError) -> String {
+        let kind =
+            switch error.kind {
+            case .resolve: "name not known"
+            case .connect: "cannot connect"
+            case .connectTimeout: "cannot connect in time"
+            case .tls: "no trusted TLS connection"
+            case .connectionLost: error.answerBegan ? "connection lost amid the answer" : "connection lost"
+            case .firstByteTimeout, .idleTimeout: "timed out"
+            case .badAnswer: "the answer is not HTTP"
+            case .local: "the request cannot be sent"
+            }
+        return error.message.isEmpty ? kind : "\(kind) (\(error.message))"
+    }
+
+    /// The answer to a request for `path`, in the words of the API that the path belongs to.
+    func response(to path: String, id: String) -> Response {
+        Response(
+            status: status, headers: ["Content-Type": "application/json; charset=utf-8", "X-Request-Id": id],
+            body: Bytes(Dialect(path: path).body(status: status, message: message, id: id)))
+    }
+}
+
+/// The three APIs, each with its own form of an error. Source: OLLAMA.md section 2.
+enum Dialect {
+    case native, openAI, anthropic
+
+    init(path: String) {
+        if path == "/v1/messages" || path.hasPrefix("/v1/messages/") {
+            self = .anthropic
+        } else if path == "/v1" || path.hasPrefix("/v1/") {
+            self = .openAI
+        } else {
+            self = .native
+        }
+    }
+
+    func body(status: Int, message: String, id: String) -> String {
+        let message = JSONText.quoted(message)
+        switch self {
+        case .native:
+            return #"{"error":\#(message)}"#
+        case .openAI:
+            let type = status == 400 ? "invalid_request_error" : status == 404 ? "not_found_error" : "api_error"
+            return #"{"error":{"message":\#(message),"type":"\#(type)","param":null,"code":null}}"#
+        case .anthropic:
+            let type =
+                switch status {
+                case 400: "invalid_request_error"
+                case 404: "not_found_error"
+                case 413: "request_too_large"
+                case 503: "overloaded_error"
+                default: "api_error"
+                }
+            let id = JSONText.quoted(id)
+            return #"{"type":"error","error":{"type":"\#(type)","message":\#(message)},"request_id":\#(id)}"#
+        }
+    }
+}
+
+/// Text as JSON has it.
+public enum JSONText {
+    /// With quotation marks around it. Source: RFC 8259 section 7.
+    public static func quoted(_ text: String) -> String {
+        var result = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": result += "\\\""
+            case "\\": result += "\\\\"
+            case "\n": result += "\\n"
+            case "\r": result += "\\r"
+            case "\t": result += "\\t"
+            case "\u{0}"..."\u{1f}", "\u{7f}", "\u{85}", "\u{2028}", "\u{2029}":
+                let digits = String(scalar.value, radix: 16)
+                result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: result.unicodeScalars.append(scalar)
+            }
+        }
+        return result + "\""
+    }
+}

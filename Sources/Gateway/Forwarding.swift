@@ -1,0 +1,52 @@
+import HTTPCore
+
+/// Which header fields pass through the gateway, and which it adds.
+/// Source: RFC 9110 section 7.6.1; OLLAMA.md on `Origin` and `Host`.
+enum Forwarding {
+    /// Said between neighbours, never passed on.
+    private static let hopByHop = [
+        "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    ]
+
+    /// Not for the box: it gets its own `Host` and length; the gateway has answered `Expect`; and Ollama refuses
+    /// origins it does not know, while it is the gateway that browsers talk to.
+    private static let notForTheBox = hopByHop + ["host", "content-length", "expect", "origin"]
+
+    private static let notForTheClient = hopByHop + ["content-length"]
+
+    /// What the box gets to see of a client's header.
+    static func request(_ headers: Headers, peer: PeerAddress, id: String) -> Headers {
+        var result = filtered(headers, without: notForTheBox)
+        let via = result.values("x-forwarded-for") + [peer.description]
+        result.set("X-Forwarded-For", via.joined(separator: ", "))
+        if result["x-forwarded-proto"] == nil { result.append("X-Forwarded-Proto", "http") }
+        if result["x-forwarded-host"] == nil, let host = headers["host"] { result.append("X-Forwarded-Host", host) }
+        result.set("X-Request-Id", id)
+        return result
+    }
+
+    /// What the client gets to see of a box's header.
+    static func response(_ headers: Headers, id: String) -> Headers {
+        var result = filtered(headers, without: notForTheClient)
+        if result["x-request-id"] == nil { result.append("X-Request-Id", id) }
+        return result
+    }
+
+    private static func filtered(_ headers: Headers, without names: [String]) -> Headers {
+        let nominated = headers.values("connection").flatMap { value in
+            value.split { $0 == "," || $0 == " " || $0 == "\t" }.map(String.init)
+        }
+        var result = Headers()
+        result.reserve(headers.count + 4)
+        for field in headers.fields where !contains(names, field.name) && !contains(nominated, field.name) {
+            result.append(field.name, field.value)
+        }
+        return result
+    }
+
+    private static func contains(_ names: [String], _ name: String) -> Bool {
+        for candidate in names where Headers.same(candidate, name) { return true }
+        return false
+    }
+}
