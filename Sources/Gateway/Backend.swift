@@ -9,6 +9,14 @@ public struct Backend: Sendable, Equatable {
 
     public static let defaultPort = 11434
 
+    /// An Ollama on this machine, where it listens unless told otherwise.
+    public static let local = Backend(name: "localhost:\(defaultPort)", origin: "http://localhost:\(defaultPort)")
+
+    private init(name: String, origin: String) {
+        self.name = name
+        self.origin = origin
+    }
+
     /// Why a text is not a backend, in one sentence.
     public struct Invalid: Error, Sendable, CustomStringConvertible {
         public let description: String
@@ -30,6 +38,9 @@ public struct Backend: Sendable, Equatable {
         let authority = rest.prefix { $0 != "/" }
         var path = rest[authority.endIndex...]
         while path.hasSuffix("/") { path = path.dropLast() }
+        guard !path.contains("//") else {
+            throw Invalid(description: "'\(text)' has an empty part in its path; allowed is http://host:port/prefix")
+        }
         guard !authority.contains("@") else {
             throw Invalid(description: "'\(text)' contains a user name; allowed is host, host:port or a URL of both")
         }
@@ -64,16 +75,28 @@ public struct Backend: Sendable, Equatable {
             port = parts.count == 2 ? parts[1] : nil
         }
         guard !host.isEmpty, host != "[]" else { throw Invalid(description: "'\(text)' has no host") }
-        let isAddress = host.hasPrefix("[")
-        guard host.utf8.allSatisfy({ isHostByte($0) || (isAddress && "[]:%".utf8.contains($0)) }) else {
+        if host.hasPrefix("[") {
+            guard isIPv6(host.dropFirst().dropLast()) else {
+                throw Invalid(description: "'\(text)' has something other than an IPv6 address in brackets")
+            }
+        } else if !host.utf8.allSatisfy(isHostByte) {
             throw Invalid(description: "'\(text)' has a host with a character that no host name has")
         }
         guard let port else { return (String(host), nil) }
-        guard let number = Int(port), (1...65535).contains(number) else {
+        guard port.utf8.allSatisfy(isDigit), let number = Int(port), (1...65535).contains(number) else {
             throw Invalid(description: "'\(text)' has port '\(port)'; allowed is 1 to 65535")
         }
         return (String(host), number)
     }
+
+    /// Whether it looks like one, perhaps with a zone; the resolver decides.
+    private static func isIPv6(_ text: Substring) -> Bool {
+        let address = text.prefix { $0 != "%" }
+        return address.contains(":") && address.utf8.allSatisfy { ":.0123456789abcdefABCDEF".utf8.contains($0) }
+            && text[address.endIndex...].utf8.allSatisfy { isHostByte($0) || $0 == UInt8(ascii: "%") }
+    }
+
+    private static func isDigit(_ byte: UInt8) -> Bool { (0x30...0x39).contains(byte) }
 
     private static func isHostByte(_ byte: UInt8) -> Bool {
         switch byte {

@@ -18,7 +18,7 @@ enum Forwarding {
     /// What the box gets to see of a client's header.
     static func request(_ headers: Headers, peer: PeerAddress, id: String) -> Headers {
         var result = filtered(headers, without: notForTheBox)
-        let via = result.values("x-forwarded-for") + [peer.description]
+        let via = result.values("x-forwarded-for").filter { !$0.isEmpty } + [peer.description]
         result.set("X-Forwarded-For", via.joined(separator: ", "))
         if result["x-forwarded-proto"] == nil { result.append("X-Forwarded-Proto", "http") }
         if result["x-forwarded-host"] == nil, let host = headers["host"] { result.append("X-Forwarded-Host", host) }

@@ -28,9 +28,10 @@ final class Relay {
         } catch {
             outcome = .failure(error)
         }
-        record.firstByte = gateway.clock() - record.start
         switch outcome {
-        case .success(let answer): await pass(answer, to: reply)
+        case .success(let answer):
+            record.firstByte = gateway.clock() - record.start
+            await pass(answer, to: reply)
         case .failure(let error): refuse(error, to: reply)
         }
         record.duration = gateway.clock() - record.start
@@ -88,6 +89,8 @@ final class Relay {
         let failure = Failure(error, backend: backend)
         record.status = failure.status
         note(failure)
+        // Nobody is there to read it: the reply goes unused.
+        guard failure.status != Failure.clientLeft else { return }
         let response = failure.response(to: request.path, id: id)
         record.bytes = response.body.count
         reply.send(response)

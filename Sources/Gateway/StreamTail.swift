@@ -10,7 +10,7 @@ struct StreamTail {
     private var last: (UInt8, UInt8) = (0x0a, 0x0a)
 
     init(contentType: String?, path: String) {
-        let type = (contentType ?? "").prefix { $0 != ";" }.lowercased()
+        let type = (contentType ?? "").prefix { $0 != ";" && $0 != " " && $0 != "\t" }.lowercased()
         form =
             type == "application/x-ndjson" ? .lines : type == "text/event-stream" ? .events : nil
         self.path = path

@@ -45,7 +45,8 @@ func onCloseSocket(_ owner: UnsafeMutableRawPointer?, _ socket: Int32) -> Int32 
 }
 
 /// One line of the header, or of what comes before or after it.
-func onHeader(_ data: UnsafeMutablePointer<CChar>?, _ size: Int, _ count: Int, _ owner: UnsafeMutableRawPointer?) -> Int {
+func onHeader(_ data: UnsafeMutablePointer<CChar>?, _ size: Int, _ count: Int, _ owner: UnsafeMutableRawPointer?) -> Int
+{
     nonisolated(unsafe) let owner = owner
     nonisolated(unsafe) let line = UnsafeRawBufferPointer(start: data, count: size * count)
     return Loop.assumeIsolated {
@@ -64,7 +65,8 @@ func onBody(_ data: UnsafeMutablePointer<CChar>?, _ size: Int, _ count: Int, _ o
 }
 
 /// libcurl has room for more of an upload.
-func onUpload(_ data: UnsafeMutablePointer<CChar>?, _ size: Int, _ count: Int, _ owner: UnsafeMutableRawPointer?) -> Int {
+func onUpload(_ data: UnsafeMutablePointer<CChar>?, _ size: Int, _ count: Int, _ owner: UnsafeMutableRawPointer?) -> Int
+{
     nonisolated(unsafe) let owner = owner
     nonisolated(unsafe) let room = UnsafeMutableRawBufferPointer(start: data, count: size * count)
     return Loop.assumeIsolated { handle(owner).transfer?.uploadMore(into: room) ?? gw_curl_read_abort }

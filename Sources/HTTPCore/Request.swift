@@ -30,7 +30,8 @@ public final class Request {
     }
 
     /// The target up to its query.
-    public private(set) lazy var path: String = String(target[..<(target.utf8.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex)])
+    public private(set) lazy var path: String = String(
+        target[..<(target.utf8.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex)])
 
     /// Fetches the header now, before the place it is read from goes away.
     package func retainHeaders() { _ = headers }
@@ -65,7 +66,8 @@ public enum PeerAddress: Hashable, Sendable, CustomStringConvertible {
         case .ipv4(let address):
             return [24, 16, 8, 0].map { String(address >> $0 & 0xff) }.joined(separator: ".")
         case .ipv6(let high, let low):
-            return PeerAddress.text(ipv6: (0..<8).map { UInt16(truncatingIfNeeded: ($0 < 4 ? high : low) >> (48 - UInt64($0 % 4) * 16)) })
+            return PeerAddress.text(
+                ipv6: (0..<8).map { UInt16(truncatingIfNeeded: ($0 < 4 ? high : low) >> (48 - UInt64($0 % 4) * 16)) })
         case .local:
             return "unix"
         }

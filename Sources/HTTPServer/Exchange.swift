@@ -211,7 +211,8 @@ final class Exchange: ReplyPort {
         isReplied = true
         connection.lingers = true
         let response = server.handler.refusal(of: request, for: problem)
-        var text = "HTTP/1.1 \(response.status) \(String(cString: MHD_get_reason_phrase_for(UInt32(response.status))))\r\n"
+        var text =
+            "HTTP/1.1 \(response.status) \(String(cString: MHD_get_reason_phrase_for(UInt32(response.status))))\r\n"
         for field in response.headers.fields { text += "\(field.name): \(field.value)\r\n" }
         text += "Content-Length: \(response.body.count)\r\nConnection: close\r\n\r\n\(response.body.text)"
         // A fresh connection's send buffer takes these few bytes whole; if not, there is nobody to tell.

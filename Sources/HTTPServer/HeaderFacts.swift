@@ -26,12 +26,14 @@ struct HeaderFacts {
         }
         checkTarget(method)
         withUnsafeMutablePointer(to: &self) { facts in
-            _ = MHD_get_connection_values_n(handle, MHD_ValueKind.HEADER_KIND, { context, _, name, nameLength, value, valueLength in
-                context.unsafelyUnwrapped.assumingMemoryBound(to: HeaderFacts.self).pointee.check(
-                    UnsafeRawBufferPointer(start: name, count: nameLength),
-                    UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength))
-                return .YES
-            }, facts)
+            _ = MHD_get_connection_values_n(
+                handle, MHD_ValueKind.HEADER_KIND,
+                { context, _, name, nameLength, value, valueLength in
+                    context.unsafelyUnwrapped.assumingMemoryBound(to: HeaderFacts.self).pointee.check(
+                        UnsafeRawBufferPointer(start: name, count: nameLength),
+                        UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength))
+                    return .YES
+                }, facts)
         }
         checkWhole()
     }
@@ -119,12 +121,14 @@ extension Headers {
         self.init()
         reserve(16)
         withUnsafeMutablePointer(to: &self) { headers in
-            _ = MHD_get_connection_values_n(handle, MHD_ValueKind.HEADER_KIND, { context, _, name, nameLength, value, valueLength in
-                context.unsafelyUnwrapped.assumingMemoryBound(to: Headers.self).pointee.append(
-                    String(latin1: UnsafeRawBufferPointer(start: name, count: nameLength)),
-                    String(latin1: UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength)))
-                return .YES
-            }, headers)
+            _ = MHD_get_connection_values_n(
+                handle, MHD_ValueKind.HEADER_KIND,
+                { context, _, name, nameLength, value, valueLength in
+                    context.unsafelyUnwrapped.assumingMemoryBound(to: Headers.self).pointee.append(
+                        String(latin1: UnsafeRawBufferPointer(start: name, count: nameLength)),
+                        String(latin1: UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength)))
+                    return .YES
+                }, headers)
         }
     }
 }

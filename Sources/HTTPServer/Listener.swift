@@ -38,7 +38,8 @@ final class Listener {
         }
     }
 
-    private init(_ socket: Int32, _ address: ListenAddress, _ accepted: @escaping @Loop (Int32, SocketAddress) -> Void) {
+    private init(_ socket: Int32, _ address: ListenAddress, _ accepted: @escaping @Loop (Int32, SocketAddress) -> Void)
+    {
         self.socket = socket
         self.address = address
         self.accepted = accepted

@@ -16,7 +16,9 @@ struct SocketAddress {
     init(_ address: UnsafePointer<sockaddr>, _ length: socklen_t) {
         storage = sockaddr_storage()
         self.length = length
-        withUnsafeMutableBytes(of: &storage) { $0.copyMemory(from: UnsafeRawBufferPointer(start: address, count: Int(length))) }
+        withUnsafeMutableBytes(of: &storage) {
+            $0.copyMemory(from: UnsafeRawBufferPointer(start: address, count: Int(length)))
+        }
     }
 
     /// The address that `socket` is bound to.
@@ -63,8 +65,10 @@ struct SocketAddress {
         case AF_INET6:
             let (high, low) = view(sockaddr_in6.self) { address in
                 withUnsafeBytes(of: address.sin6_addr) {
-                    (UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
-                     UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+                    (
+                        UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
+                        UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+                    )
                 }
             }
             return high == 0 && low >> 32 == 0xffff ? .ipv4(UInt32(truncatingIfNeeded: low)) : .ipv6(high, low)

@@ -96,7 +96,8 @@ final class StreamBody: ResponseWriter {
     ) -> Int {
         withUnsafeTemporaryAllocation(of: iovec.self, capacity: 3) { pieces in
             for (index, piece) in [head, chunk, tail].enumerated() {
-                pieces[index] = iovec(iov_base: UnsafeMutableRawPointer(mutating: piece.baseAddress), iov_len: piece.count)
+                pieces[index] = iovec(
+                    iov_base: UnsafeMutableRawPointer(mutating: piece.baseAddress), iov_len: piece.count)
             }
             let sent = writev(connection.socket, pieces.baseAddress, 3)
             return sent >= 0 ? sent : errno == EAGAIN || errno == EINTR ? 0 : -1
@@ -179,7 +180,9 @@ final class StreamBody: ResponseWriter {
     private func withFrame<T>(
         of length: Int, _ body: (_ head: UnsafeRawBufferPointer, _ tail: UnsafeRawBufferPointer) -> T
     ) -> T {
-        guard framing == .chunked else { return body(UnsafeRawBufferPointer(start: nil, count: 0), UnsafeRawBufferPointer(start: nil, count: 0)) }
+        guard framing == .chunked else {
+            return body(UnsafeRawBufferPointer(start: nil, count: 0), UnsafeRawBufferPointer(start: nil, count: 0))
+        }
         return withUnsafeTemporaryAllocation(byteCount: 20, alignment: 1) { bytes in
             bytes[18] = 0x0d
             bytes[19] = 0x0a

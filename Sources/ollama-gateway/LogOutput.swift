@@ -89,7 +89,8 @@ struct LineLogHandler: LogHandler {
         case .json:
             let extra = all.map { ",\(JSONText.quoted($0.key)):\(JSONText.quoted("\($0.value)"))" }.joined()
             output.write(
-                #"{"time":"\#(time)","level":"\#(event.level)","message":\#(JSONText.quoted("\(event.message)"))\#(extra)}"#)
+                #"{"time":"\#(time)","level":"\#(event.level)","message":\#(JSONText.quoted("\(event.message)"))\#(extra)}"#
+            )
         }
     }
 }

@@ -26,99 +26,168 @@ struct Options: ParsableCommand {
     @OptionGroup(title: "Logs") var logs: Logs
     @OptionGroup(title: "Checked now, used by features to come") var planned: Planned
 
+    /// What holds when an option is not given.
+    enum Default {
+        static let port = 8080
+        static let host = ["127.0.0.1"]
+        static let drainTimeout = Span(.seconds(30))
+        static let backends = BackendList([.local])
+        static let connectTimeout = Span(.seconds(5))
+        static let firstByteTimeout = Span(.seconds(600))
+        static let idleTimeout = Span(.seconds(120))
+        static let maxBody = Size(64 << 20)
+        static let maxHeader = Size(16 << 10)
+        static let maxConnections = 16_384
+        static let maxConnectionsPerClient = 0
+        static let headerTimeout = Span(.seconds(30))
+        static let bodyTimeout = Span(.seconds(30))
+        static let clientIdleTimeout = Span(.seconds(120))
+        static let logLevel = Logger.Level.info
+        static let logFormat = LogFormat.text
+        static let cacheTtl = Span(.seconds(30))
+        static let rateLimit = 10
+        static let rateWindow = Span(.seconds(60))
+        static let healthInterval = Span(.seconds(30))
+    }
+
     struct Listening: ParsableArguments {
-        @Option(name: .shortAndLong, help: "Port to listen on; 0 takes a free one.", transform: Parse.integer(0...65535))
-        var port = 8080
+        @Option(
+            name: .shortAndLong, help: help("Port to listen on; 0 takes a free one.", Default.port),
+            transform: Parse.integer(0...65535))
+        var port = Default.port
 
         @Option(
-            help: .init(
-                "Address to listen on: a name, an address, or unix:/path. May be given several times.",
+            help: help(
+                "Address to listen on: a name, an address, or unix:/path. May be given several times.", Default.host,
                 valueName: "address"), transform: Parse.listenHost)
-        var host = ["127.0.0.1"]
+        var host = Default.host
 
         @Option(
-            help: "How long running answers may take to finish after SIGTERM or SIGINT.",
+            help: help(
+                "How long running answers may take to finish after SIGTERM or SIGINT.", Default.drainTimeout,
+                valueName: "duration"),
             transform: Parse.duration(.zero ... .seconds(86_400)))
-        var drainTimeout = Span(.seconds(30))
+        var drainTimeout = Default.drainTimeout
     }
 
     struct Boxes: ParsableArguments {
         @Option(
             name: .shortAndLong,
-            help: .init(
+            help: help(
                 "Ollama boxes, separated by commas: host, host:port, http://host:port or https://host/prefix.",
+                Default.backends,
                 valueName: "list"), transform: Parse.backends)
-        var backends = try! BackendList("localhost:11434")  // A literal; read by the tests.
-
-        @Option(help: "For name look-up, TCP and TLS together.", transform: Parse.duration(.milliseconds(1) ... .seconds(3600)))
-        var connectTimeout = Span(.seconds(5))
+        var backends = Default.backends
 
         @Option(
-            help: "From a request's end to the answer's first byte: queueing, model load and prompt included.",
+            help: help("For name look-up, TCP and TLS together.", Default.connectTimeout, valueName: "duration"),
+            transform: Parse.duration(.milliseconds(1) ... .seconds(3600)))
+        var connectTimeout = Default.connectTimeout
+
+        @Option(
+            help: help(
+                "From a request's end to the answer's first byte: queueing, model load and prompt included.",
+                Default.firstByteTimeout, valueName: "duration"),
             transform: Parse.duration(.milliseconds(1) ... .seconds(86_400)))
-        var firstByteTimeout = Span(.seconds(600))
-
-        @Option(help: "Silence amid an answer.", transform: Parse.duration(.milliseconds(1) ... .seconds(86_400)))
-        var idleTimeout = Span(.seconds(120))
+        var firstByteTimeout = Default.firstByteTimeout
 
         @Option(
-            help: .init("PEM file of certificate authorities to trust for https backends.", valueName: "file"),
+            help: help("Silence amid an answer.", Default.idleTimeout, valueName: "duration"),
+            transform: Parse.duration(.milliseconds(1) ... .seconds(86_400)))
+        var idleTimeout = Default.idleTimeout
+
+        @Option(
+            help: help(
+                "PEM file of certificate authorities to trust for https backends.", "the system's", valueName: "file"),
             transform: Parse.readableFile)
         var backendCa: String?
     }
 
     struct Clients: ParsableArguments {
-        @Option(help: "Largest request body; uploads to /api/blobs may be larger.", transform: Parse.size(1...(1 << 40)))
-        var maxBody = Size(64 << 20)
-
-        @Option(help: "Largest request header.", transform: Parse.size(4096...(1 << 20)))
-        var maxHeader = Size(16 << 10)
-
-        @Option(help: "Open connections; further ones wait.", transform: Parse.integer(1...1_000_000))
-        var maxConnections = 16_384
+        @Option(
+            help: help(
+                "Largest request body; uploads to /api/blobs may be larger.", Default.maxBody, valueName: "size"),
+            transform: Parse.size(1...(1 << 40)))
+        var maxBody = Default.maxBody
 
         @Option(
-            help: "Open connections from one address, 0 for any number; further ones are closed.",
+            help: help("Largest request header.", Default.maxHeader, valueName: "size"),
+            transform: Parse.size(4096...(1 << 20)))
+        var maxHeader = Default.maxHeader
+
+        @Option(
+            help: help("Open connections; further ones wait.", Default.maxConnections, valueName: "number"),
+            transform: Parse.integer(1...1_000_000))
+        var maxConnections = Default.maxConnections
+
+        @Option(
+            help: help(
+                "Open connections from one address, 0 for any number; further ones are closed.",
+                Default.maxConnectionsPerClient, valueName: "number"),
             transform: Parse.integer(0...1_000_000))
-        var maxConnectionsPerClient = 0
+        var maxConnectionsPerClient = Default.maxConnectionsPerClient
 
         @Option(
-            help: "For a new connection to send its first header.", transform: Parse.duration(.seconds(1) ... .seconds(3600)))
-        var headerTimeout = Span(.seconds(30))
+            help: help("For a new connection to send its first header.", Default.headerTimeout, valueName: "duration"),
+            transform: Parse.duration(.seconds(1) ... .seconds(3600)))
+        var headerTimeout = Default.headerTimeout
 
         @Option(
-            help: "For a request body to arrive, plus one second for each KiB of it.",
+            help: help(
+                "For a request body to arrive, plus one second for each KiB of it.", Default.bodyTimeout,
+                valueName: "duration"),
             transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
-        var bodyTimeout = Span(.seconds(30))
+        var bodyTimeout = Default.bodyTimeout
 
         @Option(
-            help: "Between two requests, and for a client that takes or sends no byte.",
+            help: help(
+                "Between two requests, and for a client that takes or sends no byte.", Default.clientIdleTimeout,
+                valueName: "duration"),
             transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
-        var clientIdleTimeout = Span(.seconds(120))
+        var clientIdleTimeout = Default.clientIdleTimeout
     }
 
     struct Logs: ParsableArguments {
-        @Option(help: .init("trace, debug, info, notice, warning, error or critical; below info: no access lines.", valueName: "level"), transform: Parse.logLevel)
-        var logLevel = Logger.Level.info
+        @Option(
+            help: help(
+                "trace, debug, info, notice, warning, error or critical; info and below write an access line a request.",
+                Default.logLevel, valueName: "level"), transform: Parse.logLevel)
+        var logLevel = Default.logLevel
 
-        @Option(help: .init("text or json, to standard error.", valueName: "format"), transform: Parse.logFormat)
-        var logFormat = LogFormat.text
+        @Option(
+            help: help(
+                "text or json, to standard error.", Default.logFormat, valueName: "format"), transform: Parse.logFormat)
+        var logFormat = Default.logFormat
     }
 
     struct Planned: ParsableArguments {
         @Option(
-            name: .shortAndLong, help: "How long an answer stays in the cache; 0 turns it off.",
+            name: .shortAndLong,
+            help: help(
+                "How long an answer stays in the cache; 0 turns it off.", Default.cacheTtl, valueName: "duration"),
             transform: Parse.duration(.zero ... .seconds(31_536_000)))
-        var cacheTtl = Span(.seconds(30))
+        var cacheTtl = Default.cacheTtl
 
-        @Option(help: "Requests a client may send within a window; 0 for any number.", transform: Parse.integer(0...1_000_000_000))
-        var rateLimit = 10
+        @Option(
+            help: help(
+                "Requests a client may send within a window; 0 for any number.", Default.rateLimit, valueName: "number"),
+            transform: Parse.integer(0...1_000_000_000))
+        var rateLimit = Default.rateLimit
 
-        @Option(help: "Length of that window.", transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
-        var rateWindow = Span(.seconds(60))
+        @Option(
+            help: help("Length of that window.", Default.rateWindow, valueName: "duration"),
+            transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
+        var rateWindow = Default.rateWindow
 
-        @Option(help: "Time between two probes of a backend.", transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
-        var healthInterval = Span(.seconds(30))
+        @Option(
+            help: help("Time between two probes of a backend.", Default.healthInterval, valueName: "duration"),
+            transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
+        var healthInterval = Default.healthInterval
+    }
+
+    private static func help(_ text: String, _ value: some Any, valueName: String? = nil) -> ArgumentHelp {
+        let value = (value as? [String])?.joined(separator: ", ") ?? "\(value)"
+        return ArgumentHelp("\(text) (default: \(value))", valueName: valueName)
     }
 
     /// Reads the command line, or ends the process: with the help or the version (status 0), or with one sentence

@@ -19,7 +19,8 @@ enum Parse {
         { text in
             guard let span = Span(text), bounds.contains(span.duration) else {
                 throw ValidationError(
-                    "allowed is a duration from \(Span(bounds.lowerBound)) to \(Span(bounds.upperBound)), such as 500ms, 5s, 10m, or seconds.")
+                    "allowed is a duration from \(Span(bounds.lowerBound)) to \(Span(bounds.upperBound)), such as 500ms, 5s, 10m, or seconds."
+                )
             }
             return span
         }
@@ -29,14 +30,17 @@ enum Parse {
         { text in
             guard let size = Size(text), bounds.contains(size.bytes) else {
                 throw ValidationError(
-                    "allowed is a size from \(Size(bounds.lowerBound)) to \(Size(bounds.upperBound)), such as 64KiB, 64MiB, 2GiB, or bytes.")
+                    "allowed is a size from \(Size(bounds.lowerBound)) to \(Size(bounds.upperBound)), such as 64KiB, 64MiB, 2GiB, or bytes."
+                )
             }
             return size
         }
     }
 
     @Sendable static func listenHost(_ text: String) throws -> String {
-        if text == "unix:" { throw ValidationError("unix: is followed by the path of the socket, as in unix:/run/gateway.sock.") }
+        if text == "unix:" {
+            throw ValidationError("unix: is followed by the path of the socket, as in unix:/run/gateway.sock.")
+        }
         let host = text.hasPrefix("[") && text.hasSuffix("]") ? String(text.dropFirst().dropLast()) : text
         let isPlain = host.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != 0x2f }
         guard host.hasPrefix("unix:") || (!host.isEmpty && isPlain) else {
@@ -79,11 +83,17 @@ enum Parse {
 struct BackendList: Sendable, CustomStringConvertible {
     let list: [Backend]
 
+    init(_ list: [Backend]) { self.list = list }
+
     init(_ text: String) throws(Backend.Invalid) {
         var list: [Backend] = []
         for part in text.split(separator: ",", omittingEmptySubsequences: false) {
-            let name = part.drop { $0 == " " }.prefix { $0 != " " }
-            guard !name.isEmpty else { throw Backend.Invalid(description: "a backend's name is missing; allowed is a list like box1:11434,box2:11434") }
+            var name = part.drop { $0 == " " }
+            while name.hasSuffix(" ") { name = name.dropLast() }
+            guard !name.isEmpty else {
+                throw Backend.Invalid(
+                    description: "a backend's name is missing; allowed is a list like box1:11434,box2:11434")
+            }
             let backend = try Backend(String(name))
             guard !list.contains(backend) else { throw Backend.Invalid(description: "'\(name)' is listed twice") }
             list.append(backend)
@@ -126,7 +136,8 @@ struct Size: Sendable, CustomStringConvertible {
     let bytes: Int
 
     private static let units: [(names: [String], shift: Int)] = [
-        (["b", ""], 0), (["kib", "k", "kb"], 10), (["mib", "m", "mb"], 20), (["gib", "g", "gb"], 30), (["tib", "t", "tb"], 40),
+        (["b", ""], 0), (["kib", "k", "kb"], 10), (["mib", "m", "mb"], 20), (["gib", "g", "gb"], 30),
+        (["tib", "t", "tb"], 40),
     ]
 
     init(_ bytes: Int) { self.bytes = bytes }
