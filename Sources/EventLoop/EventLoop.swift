@@ -123,9 +123,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
                 Loop.unchecked { handler(happened) }
             }
         }
-        while let timer = timers.popDue(at: now) {
-            Loop.unchecked(timer.action)
-        }
+        while let action = timers.popDue(at: now) { Loop.unchecked(action) }
     }
 
     // MARK: Executor

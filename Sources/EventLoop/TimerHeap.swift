@@ -2,7 +2,8 @@
 public final class Timer {
     /// In the loop's time, nanoseconds.
     public let deadline: UInt64
-    let action: @Loop () -> Void
+    /// Let go of when the timer has fired or was cancelled, so that it may refer to whoever holds the timer.
+    fileprivate(set) var action: (@Loop () -> Void)?
     /// Where the timer stands in the heap; nil once it has fired or was cancelled.
     fileprivate var index: Int?
 
@@ -27,6 +28,7 @@ struct TimerHeap {
     mutating func remove(_ timer: Timer) {
         guard let index = timer.index else { return }
         timer.index = nil
+        timer.action = nil
         let last = heap.removeLast()
         guard index < heap.count else { return }
         heap[index] = last
@@ -35,10 +37,12 @@ struct TimerHeap {
         siftDown(last.index ?? index)
     }
 
-    mutating func popDue(at now: UInt64) -> Timer? {
+    /// Takes out the earliest timer if it is due, and returns what it is to do.
+    mutating func popDue(at now: UInt64) -> (@Loop () -> Void)? {
         guard let first = heap.first, first.deadline <= now else { return nil }
+        let action = first.action
         remove(first)
-        return first
+        return action
     }
 
     /// How long epoll_wait may sleep: -1 for ever, else whole milliseconds, rounded up so that nothing is early.

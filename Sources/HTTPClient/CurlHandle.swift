@@ -58,7 +58,7 @@ final class CurlHandle {
             prefix = CurlHandle.path(of: origin)
             gw_curl_set_text(easy, CURLOPT_URL, origin)
         }
-        gw_curl_set_text(easy, CURLOPT_REQUEST_TARGET, prefix + request.target)
+        (prefix + request.target).withLatin1CString { _ = gw_curl_set_text(easy, CURLOPT_REQUEST_TARGET, $0) }
         setMethod(request)
         setHeaders(request)
     }

@@ -19,6 +19,7 @@ final class Transfer {
     private var status = 0
     private var headers = Headers()
     private var length: Int?
+    private var received = 0
     private var answerBegan = false
     private var hasEnded = false
 
@@ -85,6 +86,11 @@ final class Transfer {
     /// False ends the transfer.
     func bodyChunk(_ chunk: UnsafeRawBufferPointer) -> Bool {
         progressed()
+        received += chunk.count
+        defer {
+            // The server has said all it has to say and does not want the rest of the upload; libcurl would wait.
+            if upload?.isFlowing == true, received == length { giveUp(.complete) }
+        }
         switch body.push(chunk) {
         case .more:
             return true
@@ -187,7 +193,9 @@ final class Transfer {
             return .failed(.tls, message)
         case CURLE_GOT_NOTHING, CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_PARTIAL_FILE, CURLE_SEND_FAIL_REWIND:
             return .failed(.connectionLost, message)
-        case CURLE_WEIRD_SERVER_REPLY, CURLE_UNSUPPORTED_PROTOCOL, CURLE_HTTP2, CURLE_BAD_CONTENT_ENCODING:
+        case CURLE_WEIRD_SERVER_REPLY, CURLE_UNSUPPORTED_PROTOCOL, CURLE_HTTP2, CURLE_BAD_CONTENT_ENCODING,
+            CURLE_OUT_OF_MEMORY:
+            // The last is what libcurl says of a header line that is too long for it.
             return .failed(.badAnswer, message)
         case CURLE_WRITE_ERROR, CURLE_ABORTED_BY_CALLBACK: return .cancelled
         default: return .failed(.local, message)

@@ -64,6 +64,9 @@ final class Upload {
         return .bytes(count)
     }
 
+    /// Whether more may come.
+    var isFlowing: Bool { state == .flowing }
+
     /// The server wants no more of it.
     func stop() {
         if state == .flowing { source.cancel() }

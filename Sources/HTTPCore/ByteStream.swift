@@ -21,7 +21,9 @@ public final class ByteStream {
 
     private var state = State.open
     private var kept = ByteBuffer()
+    /// Let go of at the end: it may refer to whoever holds the stream.
     private var sink: (@Loop (UnsafeRawBufferPointer) -> Flow)?
+    private var isTaken = false
     private var waiter: CheckedContinuation<Void, any Error>?
     private var paused = false
 
@@ -60,8 +62,10 @@ public final class ByteStream {
     /// Throws what the producer ended with, ``ClientLeft`` if the sink said `.stop`, and `CancellationError` when
     /// the task is cancelled; in both latter cases the producer is told to stop.
     public func forward(to sink: @escaping @Loop (UnsafeRawBufferPointer) -> Flow) async throws {
-        precondition(self.sink == nil, "a byte stream has one consumer")
+        precondition(!isTaken, "a byte stream has one consumer")
+        isTaken = true
         self.sink = sink
+        defer { self.sink = nil }
         // Paused already: so much was kept that the producer was told to wait, and it is now that it may go on.
         if paused { resume() } else { flush() }
         try await withTaskCancellationHandler {
@@ -77,7 +81,8 @@ public final class ByteStream {
 
     /// All of it, if all has come before anybody took any; the stream is empty then.
     public func takeComplete() -> Bytes? {
-        guard case .ended(.success) = state, sink == nil else { return nil }
+        guard case .ended(.success) = state, !isTaken else { return nil }
+        isTaken = true
         var taken = ByteBuffer()
         swap(&taken, &kept)
         return taken.finish()

@@ -18,6 +18,8 @@ final class Connection {
     /// before the client has read the answer.
     var lingers = false
     private(set) var isOpen = true
+    /// The client has closed its side; libmicrohttpd may not know.
+    private(set) var peerHasClosed = false
     fileprivate var index = 0
     private var watch: Watch?
 
@@ -29,29 +31,38 @@ final class Connection {
 
     // MARK: The client leaving
 
-    /// Sees to it that we learn when the client leaves while libmicrohttpd does not look (a suspended connection).
+    /// Sees to it that we learn when the client leaves.
     ///
-    /// The watch is edge-triggered and stays for the connection's life: one system call a connection, not two a
-    /// request.
+    /// libmicrohttpd does not look at a suspended connection, and misses an end that arrives together with the last
+    /// bytes before it (its own watch is edge-triggered). Ours is edge-triggered too and stays for the connection's
+    /// life: one system call a connection.
     func watchPeer() {
-        if watch == nil {
-            watch = Loop.events.watch(socket, for: [.peerClosed, .edgeTriggered]) { [unowned self] in happened($0) }
-        }
+        watch = Loop.events.watch(socket, for: [.peerClosed, .edgeTriggered]) { [unowned self] in happened($0) }
     }
 
     /// Asks to be told when the socket takes bytes again; ``Exchange/writable()`` is called, once.
     func watchForRoom() {
-        watchPeer()
         if let watch { Loop.events.update(watch, for: [.peerClosed, .write, .edgeTriggered]) }
     }
 
     private func happened(_ events: Events) {
-        if events.contains(.hungUp) || events.contains(.failed) || (events.contains(.peerClosed) && isAtEnd()) {
+        if !events.isDisjoint(with: [.hungUp, .failed]) {
+            peerHasClosed = true
             exchange?.clientHasLeft()
+        } else if events.contains(.peerClosed) {
+            peerHasClosed = true
+            // Makes libmicrohttpd look again; what has arrived can still be read.
+            shutdown(socket, Int32(SHUT_RD))
+            leaveIfAtEnd()
         } else if events.contains(.writable) {
             if let watch { Loop.events.update(watch, for: [.peerClosed, .edgeTriggered]) }
             exchange?.writable()
         }
+    }
+
+    /// A client that has closed its side and has left nothing to read does not wait for the answer under way.
+    func leaveIfAtEnd() {
+        if peerHasClosed, isOpen, exchange?.isSuspended == true, isAtEnd() { exchange?.clientHasLeft() }
     }
 
     /// Whether the client has closed its side and left nothing to read. One that has sent a further request before

@@ -17,7 +17,9 @@ final class Exchange: ReplyPort {
     private let connection: Connection
     /// libmicrohttpd's connection; nil once the request is over.
     private var handle: OpaquePointer?
-    private let target: String
+    /// Where libmicrohttpd keeps the target, query and all, until it cuts it up.
+    private let target: UnsafeRawBufferPointer
+    private let targetText: String
     private var phase = Phase.header
     private var request: Request?
     private var task: Task<Void, Never>?
@@ -27,7 +29,7 @@ final class Exchange: ReplyPort {
     private var upload: ByteStream?
     private var discardsUpload = false
 
-    private var isSuspended = false
+    private(set) var isSuspended = false
     private var hasLeft = false
     private var isReplied = false
     /// An answer that came before all of the request's body; libmicrohttpd takes it after.
@@ -38,7 +40,8 @@ final class Exchange: ReplyPort {
     init(on connection: Connection, handle: OpaquePointer, target: UnsafePointer<CChar>?) {
         self.connection = connection
         self.handle = handle
-        self.target = target.map { String(latin1: UnsafeRawBufferPointer(start: $0, count: strlen($0))) } ?? ""
+        self.target = UnsafeRawBufferPointer(start: target, count: target.map { strlen($0) } ?? 0)
+        targetText = String(latin1: self.target)
         connection.exchange = self
     }
 
@@ -53,7 +56,7 @@ final class Exchange: ReplyPort {
         guard !hasLeft else { return false }
         switch phase {
         case .header:
-            headerArrived(method: method.map { String(cString: $0) } ?? "", version: version)
+            headerArrived(method: method, version: version)
         case .receiving where size > 0:
             // After a suspension libmicrohttpd may still offer what it has read: it keeps what is left alone.
             guard !isSuspended else { return true }
@@ -70,12 +73,13 @@ final class Exchange: ReplyPort {
         return true
     }
 
-    private func headerArrived(method: String, version: UnsafePointer<CChar>?) {
-        guard let handle else { return }
-        let facts = HeaderFacts(handle: handle, method: method, target: target, version: version)
+    private func headerArrived(method: UnsafePointer<CChar>?, version: UnsafePointer<CChar>?) {
+        guard let handle, let method, let version else { return }
+        let line = HeaderFacts.RequestLine(method: method, target: target, targetText: targetText, version: version)
+        let facts = HeaderFacts(of: handle, line)
         speaksChunked = facts.speaksChunked
         let request = Request(
-            method: method, target: facts.target, peer: connection.peer, contentLength: facts.contentLength
+            method: facts.method, target: facts.target, peer: connection.peer, contentLength: facts.contentLength
         ) { [weak self] in self?.handle.map(Headers.init(of:)) ?? [:] }
         self.request = request
         if let problem = facts.problem { return refuseAtHeader(problem) }
@@ -162,6 +166,11 @@ final class Exchange: ReplyPort {
     func send(_ response: Response) {
         guard !isReplied, handle != nil else { return }
         isReplied = true
+        if phase == .receiving {
+            // The rest of the body may never come: a client may wait for this answer before it goes on.
+            write(response)
+            return connection.kill()
+        }
         answer(response.status, Rendering.whole(response, closing: server.isDraining))
     }
 
@@ -204,19 +213,27 @@ final class Exchange: ReplyPort {
         send(server.handler.refusal(of: request, for: problem))
     }
 
-    /// Refuses amid the request, where libmicrohttpd takes no answer: writes it to the socket itself. The caller
-    /// closes the connection.
+    /// Refuses amid the request. The caller closes the connection.
     func refuse(for problem: RequestProblem) {
         guard phase == .header || phase == .receiving, !isReplied else { return }
         isReplied = true
+        write(server.handler.refusal(of: request, for: problem))
+    }
+
+    /// Answers amid the request, where libmicrohttpd takes no answer, by writing to the socket; the connection must
+    /// be closed after it.
+    private func write(_ response: Response) {
         connection.lingers = true
-        let response = server.handler.refusal(of: request, for: problem)
-        var text =
-            "HTTP/1.1 \(response.status) \(String(cString: MHD_get_reason_phrase_for(UInt32(response.status))))\r\n"
-        for field in response.headers.fields { text += "\(field.name): \(field.value)\r\n" }
-        text += "Content-Length: \(response.body.count)\r\nConnection: close\r\n\r\n\(response.body.text)"
-        // A fresh connection's send buffer takes these few bytes whole; if not, there is nobody to tell.
-        text.withUTF8 { _ = write(connection.socket, $0.baseAddress, $0.count) }
+        var message = ByteBuffer()
+        let reason = String(cString: MHD_get_reason_phrase_for(UInt32(response.status)))
+        message.append("HTTP/1.1 \(response.status) \(reason)\r\n")
+        for field in response.headers.fields {
+            message.append(latin1: "\(field.name): \(field.value)\r\n")
+        }
+        message.append("Content-Length: \(response.body.count)\r\nConnection: close\r\n\r\n")
+        if request?.method != "HEAD" { message.append(response.body.buffer) }
+        // Nothing was sent on this connection since its last answer was taken: the socket has room for a short one.
+        _ = Glibc.write(connection.socket, message.unread.baseAddress, message.count)
     }
 
     // MARK: Waiting
@@ -226,7 +243,7 @@ final class Exchange: ReplyPort {
         guard !isSuspended, let handle else { return }
         isSuspended = true
         MHD_suspend_connection(handle)
-        connection.watchPeer()
+        if connection.peerHasClosed { Loop.events.atEndOfTurn { [connection] in connection.leaveIfAtEnd() } }
     }
 
     func resume() {
@@ -252,6 +269,7 @@ final class Exchange: ReplyPort {
 
     /// libmicrohttpd is done with the request.
     func completed(well: Bool) {
+        if let handle, !well { server.closeSoon(connection, handle) }
         phase = .over
         handle = nil
         isSuspended = false

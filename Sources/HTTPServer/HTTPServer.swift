@@ -42,6 +42,8 @@ public final class HTTPServer {
     private(set) var connections = ConnectionTable()
     private let lingering = Lingering()
     private var runIsDue = false
+    /// Connections that libmicrohttpd has closed while it ran and may have forgotten.
+    private var closing: [(connection: Connection, handle: OpaquePointer)] = []
     private var ticking = false
     private(set) var isDraining = false
     private var whenEmpty: Signal?
@@ -88,6 +90,7 @@ public final class HTTPServer {
         let connection = Connection(socket: socket, peer: address.peer, server: self)
         connection.deadline = Loop.events.now &+ limits.headerTimeout.clampedNanoseconds
         connections.add(connection)
+        connection.watchPeer()
         arriving = connection
         // On failure libmicrohttpd has closed the socket; whether it called `connectionEnded` depends on how far
         // it got, hence the check.
@@ -124,9 +127,25 @@ public final class HTTPServer {
         // An answer takes two passes (build the header, send it), and a streamed one a third (ask for its body).
         for _ in 0..<4 {
             MHD_run(daemon)
-            guard gw_mhd_must_run_now(daemon) != 0 else { return }
+            rememberClosing()
+            guard gw_mhd_must_run_now(daemon) != 0 || !closing.isEmpty else { return }
         }
         Loop.events.schedule(after: .zero) { [weak self] in self?.run() }
+    }
+
+    /// A request has ended badly, and its connection with it.
+    func closeSoon(_ connection: Connection, _ handle: OpaquePointer) { closing.append((connection, handle)) }
+
+    /// libmicrohttpd 0.9.75 marks a connection closed when its body's reader breaks off, and then waits for an event
+    /// on it that never comes. Suspended and resumed, the connection is looked at again and cleaned up.
+    private func rememberClosing() {
+        let due = closing
+        closing = []
+        for (connection, handle) in due where connection.isOpen {
+            MHD_suspend_connection(handle)
+            MHD_resume_connection(handle)
+            runSoon()
+        }
     }
 
     /// Once a second, while there are connections: libmicrohttpd's time-outs and ours.

@@ -8,6 +8,7 @@ import HTTPCore
 /// A gateway must be strict about lengths: two readings of where a body ends let one request hide in another.
 /// Source: RFC 9112 sections 3, 5.1, 6.1 and 6.3.
 struct HeaderFacts {
+    let method: String
     private(set) var target: String
     private(set) var contentLength: Int?
     private(set) var isChunked = false
@@ -18,18 +19,46 @@ struct HeaderFacts {
 
     var hasBody: Bool { isChunked || (contentLength ?? 0) > 0 }
 
-    init(handle: OpaquePointer, method: String, target: String, version: UnsafePointer<CChar>?) {
-        self.target = target
-        speaksChunked = version.map { strcmp($0, "HTTP/1.0") != 0 && strlen($0) == 8 } ?? false
+    /// The words of a request line, as libmicrohttpd has put an end to each where it stands.
+    struct RequestLine {
+        let method: UnsafePointer<CChar>
+        let target: UnsafeRawBufferPointer
+        let targetText: String
+        let version: UnsafePointer<CChar>
+
+        /// Whether the words follow each other with one byte between: no second space, no NUL within a word.
+        var isTight: Bool {
+            UnsafeRawPointer(method + strlen(method) + 1) == target.baseAddress
+                && target.baseAddress.map { $0 + target.count + 1 } == UnsafeRawPointer(version)
+        }
+
+        /// Whether the header ends in CR LF CR LF (four NULs by now). libmicrohttpd takes a line that begins with a
+        /// colon for the end, and what follows for the next request.
+        func endsHeaderProperly(of handle: OpaquePointer) -> Bool {
+            let size = gw_mhd_header_size(handle)
+            return size > 4 && (1...4).allSatisfy { method[size - $0] == 0 }
+        }
+    }
+
+    init(of handle: OpaquePointer, _ line: RequestLine) {
+        method = String(cString: line.method)
+        target = line.targetText
+        speaksChunked = strcmp(line.version, "HTTP/1.0") != 0
         if method.isEmpty || !method.utf8.allSatisfy(HeaderFacts.isTokenByte) {
             problem = .malformed("the method is not a token")
+        } else if !line.isTight {
+            problem = .malformed("the request line is not three words with a space between them")
+        } else if !line.endsHeaderProperly(of: handle) {
+            problem = .malformed("a header line has no name, or the header does not end in an empty line")
+        } else {
+            checkTarget()
         }
-        checkTarget(method)
         withUnsafeMutablePointer(to: &self) { facts in
             _ = MHD_get_connection_values_n(
                 handle, MHD_ValueKind.HEADER_KIND,
                 { context, _, name, nameLength, value, valueLength in
-                    context.unsafelyUnwrapped.assumingMemoryBound(to: HeaderFacts.self).pointee.check(
+                    let facts = context.unsafelyUnwrapped.assumingMemoryBound(to: HeaderFacts.self)
+                    facts.pointee.check(
                         UnsafeRawBufferPointer(start: name, count: nameLength),
                         UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength))
                     return .YES
@@ -38,7 +67,7 @@ struct HeaderFacts {
         checkWhole()
     }
 
-    private mutating func checkTarget(_ method: String) {
+    private mutating func checkTarget() {
         if let byte = target.unicodeScalars.first(where: { $0.value <= 0x20 || $0.value == 0x7f }) {
             problem = .malformed("the request target contains byte \(byte.value)")
         } else if target.hasPrefix("/") || (target == "*" && method == "OPTIONS") {
@@ -56,6 +85,8 @@ struct HeaderFacts {
         guard problem == nil else { return }
         if name.isEmpty || !name.allSatisfy(HeaderFacts.isTokenByte) {
             problem = .malformed("a header name is not a token")
+        } else if !HeaderFacts.areOneLine(name, value) {
+            problem = .malformed("a header line is folded, contains NUL, or does not end in CR LF")
         } else if value.contains(where: { ($0 < 0x20 && $0 != 0x09) || $0 == 0x7f }) {
             problem = .malformed("a header value contains a control character")
         } else if HeaderFacts.matches(name, "content-length") {
@@ -100,6 +131,17 @@ struct HeaderFacts {
         }
     }
 
+    /// Whether name and value are what stood on one line. libmicrohttpd puts NULs in the place of the colon, CR and
+    /// LF, and joins folded lines elsewhere in its memory, not always rightly.
+    private static func areOneLine(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Bool {
+        guard let colon = name.baseAddress.map({ $0 + name.count }), let start = value.baseAddress else { return false }
+        let gap = start - colon
+        guard gap >= 1, gap <= 16 * 1024 * 1024 else { return false }
+        let blanks = UnsafeRawBufferPointer(start: colon + 1, count: gap - 1)
+        let end = UnsafeRawBufferPointer(start: start + value.count, count: 2)
+        return blanks.allSatisfy { $0 == 0x20 || $0 == 0x09 } && end.allSatisfy { $0 == 0 }
+    }
+
     private static func matches(_ name: UnsafeRawBufferPointer, _ lowercased: StaticString) -> Bool {
         name.count == lowercased.utf8CodeUnitCount
             && strncasecmp(name.baseAddress.unsafelyUnwrapped, lowercased.utf8Start, name.count) == 0
@@ -124,9 +166,12 @@ extension Headers {
             _ = MHD_get_connection_values_n(
                 handle, MHD_ValueKind.HEADER_KIND,
                 { context, _, name, nameLength, value, valueLength in
+                    // libmicrohttpd leaves the blanks behind a value, which are no part of it (RFC 9112 section 5.1).
+                    var end = value == nil ? 0 : valueLength
+                    while end > 0, value?[end - 1] == 0x20 || value?[end - 1] == 0x09 { end -= 1 }
                     context.unsafelyUnwrapped.assumingMemoryBound(to: Headers.self).pointee.append(
                         String(latin1: UnsafeRawBufferPointer(start: name, count: nameLength)),
-                        String(latin1: UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength)))
+                        String(latin1: UnsafeRawBufferPointer(start: value, count: end)))
                     return .YES
                 }, headers)
         }

@@ -57,7 +57,9 @@ final class Rendering {
     private func add(_ headers: Headers, closing: Bool) {
         for field in headers.fields {
             field.name.withLatin1CString { name in
-                _ = field.value.withLatin1CString { MHD_add_response_header(pointer, name, $0) }
+                // libmicrohttpd takes no empty value; one space is the same once it is read.
+                let value = field.value.isEmpty ? " " : field.value
+                value.withLatin1CString { _ = MHD_add_response_header(pointer, name, $0) }
             }
         }
         if closing { MHD_add_response_header(pointer, "Connection", "close") }

@@ -159,12 +159,10 @@ final class StreamBody: ResponseWriter {
             ownsSocket = true
             flush()
         }
-        if queue.isEmpty && !isOver {
-            if ending == .finished { return StreamBody.endOfBody }
-            if ending == .aborted { return StreamBody.brokenOff }
-        }
+        if isOver { return StreamBody.brokenOff }
+        if queue.isEmpty, let ending { return ending == .finished ? StreamBody.endOfBody : StreamBody.brokenOff }
         exchange?.suspend()
-        return isOver ? StreamBody.brokenOff : 0
+        return 0
     }
 
     /// The request is over, or its client is gone: nothing is written any more.

@@ -112,13 +112,21 @@ final class AccessLogLines: AccessLog {
 
     private func text(_ record: AccessRecord) -> String {
         let time = LogOutput.timestamp(record.start + record.duration)
-        var line = "\(time) info \(record.peer) \(record.method) \(record.target) \(record.status) \(record.bytes)B"
+        var line = "\(time) info \(record.peer) \(plain(record.method)) \(plain(record.target)) \(record.status) \(record.bytes)B"
         line += " \(milliseconds(record.duration))ms"
         if let first = record.firstByte { line += " first=\(milliseconds(first))ms" }
         if let backend = record.backend { line += " backend=\(backend)" }
         line += " id=\(record.id)"
         if let error = record.error { line += " error=\(JSONText.quoted(error))" }
         return line
+    }
+
+    /// Without anything that could end the line or speak to a terminal.
+    private func plain(_ text: String) -> String {
+        guard text.unicodeScalars.contains(where: { !(0x21...0x7e).contains($0.value) }) else { return text }
+        return text.unicodeScalars.map { scalar in
+            (0x21...0x7e).contains(scalar.value) ? String(scalar) : "\\u{\(String(scalar.value, radix: 16))}"
+        }.joined()
     }
 
     private func json(_ record: AccessRecord) -> String {

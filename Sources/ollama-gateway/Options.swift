@@ -99,7 +99,7 @@ struct Options: ParsableCommand {
         @Option(
             help: help(
                 "PEM file of certificate authorities to trust for https backends.", "the system's", valueName: "file"),
-            transform: Parse.readableFile)
+            transform: Parse.certificates)
         var backendCa: String?
     }
 

@@ -57,11 +57,25 @@ enum Parse {
         do { return try BackendList(text) } catch { throw ValidationError("\(error).") }
     }
 
-    @Sendable static func readableFile(_ path: String) throws -> String {
+    /// A file with at least one PEM certificate in it.
+    @Sendable static func certificates(_ path: String) throws -> String {
         guard access(path, R_OK) == 0 else {
             throw ValidationError("the file cannot be read: \(String(cString: strerror(errno)).lowercased()).")
         }
+        guard contains(path, "-----BEGIN CERTIFICATE-----") else {
+            throw ValidationError("allowed is a PEM file, with a line -----BEGIN CERTIFICATE----- in it.")
+        }
         return path
+    }
+
+    private static func contains(_ path: String, _ text: String) -> Bool {
+        guard let file = fopen(path, "r") else { return false }
+        defer { fclose(file) }
+        var line = [CChar](repeating: 0, count: 1024)
+        while fgets(&line, Int32(line.count), file) != nil {
+            if strstr(line, text) != nil { return true }
+        }
+        return false
     }
 
     @Sendable static func logLevel(_ text: String) throws -> Logger.Level {

@@ -1,0 +1,150 @@
+"""The two programs under test as processes: started, watched and ended."""
+
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from wire import LIMIT, ask, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def binary(name):
+    """The program's file: in `$BIN`, else in the release build, else in the debug build."""
+    folders = [os.environ["BIN"]] if os.environ.get("BIN") else [ROOT / ".build/release", ROOT / ".build/debug"]
+    for folder in folders:
+        file = Path(folder) / name
+        if file.exists():
+            return file.resolve()
+    raise FileNotFoundError(f"{name}: not in {', '.join(map(str, folders))}; build it, or set BIN")
+
+
+def options(settings):
+    """Keyword arguments as options: `drain_timeout="1s"` is `--drain-timeout 1s`."""
+    words = []
+    for name, value in settings.items():
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(option)
+        else:
+            # With "=", for a value may begin with a dash.
+            words += [f"{option}={each}" for each in (value if isinstance(value, (list, tuple)) else [value])]
+    return words
+
+
+class Program:
+    """A running program. Its standard error goes to a file, so that nobody has to read for it to go on."""
+
+    def __init__(self, name, words, listens=1):
+        self.log_file = tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".log")
+        self.process = subprocess.Popen(
+            [binary(name), *words], stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file
+        )
+        self.pid = self.process.pid
+        try:
+            wait_until(lambda: len(self.listening) >= listens or self.process.poll() is not None, "listening")
+            assert self.process.poll() is None, f"ended with {self.process.poll()}:\n{self.log}"
+        except AssertionError:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    @property
+    def log(self):
+        return Path(self.log_file.name).read_text(errors="replace")
+
+    @property
+    def listening(self):
+        """What it said that it listens on, without `http://`."""
+        return [found.removeprefix("http://") for found in re.findall(r'listening on ([^\s"]+)', self.log)]
+
+    @property
+    def address(self):
+        return self.listening[0]
+
+    @property
+    def url(self):
+        return f"http://{self.address}"
+
+    @property
+    def is_alive(self):
+        return self.process.poll() is None
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory(self):
+        """Resident memory in bytes, counted page by page: VmRSS lags behind."""
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        return int(re.search(r"^Rss:\s+(\d+) kB", rollup, re.M)[1]) * 1024
+
+    def processor_seconds(self):
+        """Processor time used so far."""
+        words = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+    def signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def wait(self, limit=LIMIT):
+        """The exit status."""
+        return self.process.wait(limit)
+
+    def stop(self, limit=LIMIT):
+        """Asks it to end and says with what status it did. Kills it, and fails, if it does not."""
+        if self.is_alive:
+            self.signal()
+        try:
+            return self.wait(limit)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"did not end within {limit} s of SIGTERM") from None
+
+
+class Gateway(Program):
+    """`ollama-gateway` in front of the given backends; `settings` are options, `listens` is the number of
+    addresses that it will say it listens on."""
+
+    def __init__(self, *backends, listens=1, **settings):
+        settings = {"port": 0, "drain_timeout": "1s"} | settings
+        super().__init__("ollama-gateway", ["--backends", ",".join(backends), *options(settings)], listens)
+
+    def is_healthy(self):
+        return ask(self.address, "GET", "/health").status == 200
+
+
+class SimulatedOllama(Program):
+    """`simulated-ollama`; `settings` are options. Quick unless told otherwise."""
+
+    def __init__(self, **settings):
+        settings = {"port": 0, "first_token": "1ms", "interval": "1ms", "tokens": 8, "parallel": 8} | settings
+        super().__init__("simulated-ollama", options(settings))
+
+    def counts(self):
+        return ask(self.address, "GET", "/control").json["counts"]
+
+    def control(self, **settings):
+        answer = ask(self.address, "POST", "/control", body=settings)
+        assert answer.status == 200, answer
+        return answer.json
+
+    def reset(self):
+        ask(self.address, "DELETE", "/control")
+
+
+def run(name, *words, limit=LIMIT):
+    """Runs a program to its end."""
+    return subprocess.run([binary(name), *words], capture_output=True, text=True, timeout=limit)
+
+
+def ended_within(program, limit):
+    """Whether the program ends by itself within the limit."""
+    end = time.monotonic() + limit
+    while program.is_alive and time.monotonic() < end:
+        time.sleep(0.003)
+    return not program.is_alive

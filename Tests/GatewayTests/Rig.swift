@@ -1,0 +1,143 @@
+import EventLoop
+import HTTPCore
+import TestSupport
+
+@testable import Gateway
+
+/// A gateway with everything around it played by the test: the box, the client, the clock, the log.
+@Loop final class Rig {
+    let client = Client()
+    let clock = Clock()
+    let log = RecordedLog()
+    let box: Box
+    let gateway: Gateway
+
+    init(backends: [String] = ["box:1"], box script: @escaping Box.Script = { _ in throw CancellationError() }) throws {
+        box = Box(script)
+        let clock = clock
+        gateway = Gateway(
+            backends: try backends.map { text in try Backend(text) }, transport: box, clock: { clock.now }, log: log)
+    }
+
+    /// Begins to handle a request; what can be done at once is done when this returns.
+    @discardableResult
+    func begin(_ request: Request) -> Task<Void, Never> {
+        Loop.task { await self.gateway.handle(request, Reply(port: self.client)) }
+    }
+
+    /// Handles a request to its end.
+    func handle(_ request: Request) async { await begin(request).value }
+}
+
+/// A box that answers as the test says.
+@Loop final class Box: Transport {
+    typealias Script = @Loop (ClientRequest) async throws -> ClientResponse
+
+    private(set) var requests: [ClientRequest] = []
+    private let script: Script
+
+    init(_ script: @escaping Script) { self.script = script }
+
+    func send(_ request: ClientRequest) async throws -> ClientResponse {
+        requests.append(request)
+        return try await script(request)
+    }
+}
+
+/// The body of a box's answer, as the box sends it.
+@Loop final class Body {
+    let stream = ByteStream()
+    private(set) var resumes = 0
+    private(set) var cancels = 0
+
+    init() {
+        stream.onResume = { [unowned self] in resumes += 1 }
+        stream.onCancel = { [unowned self] in cancels += 1 }
+    }
+
+    /// One that has come whole.
+    convenience init(_ text: String) {
+        self.init()
+        push(text)
+        stream.finish()
+    }
+
+    @discardableResult
+    func push(_ text: String) -> Flow {
+        var text = text
+        return text.withUTF8 { stream.push(UnsafeRawBufferPointer($0)) }
+    }
+
+    func answer(_ status: Int = 200, _ headers: Headers = [:], length: Int? = nil) -> ClientResponse {
+        ClientResponse(status: status, headers: headers, length: length, body: stream)
+    }
+}
+
+/// The client's end of a connection: what reaches it, in order.
+@Loop final class Client: ReplyPort, ResponseWriter {
+    /// `send 200`, `stream 200`, `write abc`, `finish`, `abort`.
+    private(set) var events: [String] = []
+    private(set) var response: Response?
+    private(set) var headers: Headers = [:]
+    private(set) var length: Int?
+    /// What was written of a streamed body.
+    private(set) var text = ""
+    private(set) var isReleased = false
+
+    /// What the connection says to each chunk.
+    var flow = Flow.more
+    var onDrain: (@Loop () -> Void)?
+
+    func send(_ response: Response) {
+        events.append("send \(response.status)")
+        self.response = response
+        headers = response.headers
+    }
+
+    func stream(status: Int, headers: Headers, length: Int?) -> any ResponseWriter {
+        events.append("stream \(status)")
+        self.headers = headers
+        self.length = length
+        return self
+    }
+
+    func released() { isReleased = true }
+
+    func write(_ chunk: UnsafeRawBufferPointer) -> Flow {
+        guard flow != .stop else { return .stop }
+        let written = String(decoding: chunk, as: UTF8.self)
+        events.append("write \(written)")
+        text += written
+        return flow
+    }
+
+    func finish() { events.append("finish") }
+    func abort() { events.append("abort") }
+}
+
+/// Stands still until the test moves it.
+@Loop final class Clock {
+    /// 2026-02-02T16:47:16.414524
+    var now: Int64 = 1_770_050_836_414_524
+}
+
+@Loop final class RecordedLog: AccessLog {
+    var isOn = true
+    private(set) var records: [AccessRecord] = []
+
+    func record(_ record: AccessRecord) { records.append(record) }
+}
+
+@Loop func request(
+    _ method: String = "GET", _ target: String = "/api/tags", headers: Headers = [:], body: RequestBody = .none,
+    peer: PeerAddress = .ipv4(0xc000_0201)
+) -> Request {
+    let request = Request(method: method, target: target, peer: peer, contentLength: nil) { headers }
+    request.body = body
+    return request
+}
+
+extension Headers {
+    /// As they would be written.
+    var lines: [String] { fields.map { "\($0.name): \($0.value)" } }
+}
