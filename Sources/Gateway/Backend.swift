@@ -45,7 +45,10 @@ public struct Backend: Sendable, Equatable {
             throw Invalid(description: "'\(text)' contains a user name; allowed is host, host:port or a URL of both")
         }
         guard !path.contains(where: { "?#".contains($0) }), text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) else {
-            throw Invalid(description: "'\(text)' contains a character that no address has; allowed is host, host:port, http://host:port or https://host/prefix")
+            throw Invalid(
+                description:
+                    "'\(text)' contains a character that no address has; allowed is host, host:port, http://host:port or https://host/prefix"
+            )
         }
         let (host, port) = try Backend.split(authority, of: text)
         let number = port ?? (text.contains("://") ? nil : Backend.defaultPort)

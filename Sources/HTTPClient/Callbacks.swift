@@ -18,8 +18,11 @@ func onSocket(
     _ easy: UnsafeMutableRawPointer?, _ socket: Int32, _ what: Int32,
     _ owner: UnsafeMutableRawPointer?, _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
-    nonisolated(unsafe) let owner = owner
-    Loop.assumeIsolated { client(owner).socketChanged(socket, what) }
+    nonisolated(unsafe) let (easy, owner) = (easy, owner)
+    Loop.assumeIsolated {
+        let transfer = easy.flatMap { gw_curl_owner($0) }.flatMap { handle($0).transfer }
+        client(owner).socketChanged(socket, what, by: transfer)
+    }
     return 0
 }
 

@@ -17,6 +17,8 @@ final class CurlSockets {
         var watch: Watch?
         var wanted: Interest = []
         var registered: Interest = []
+        /// Who uses the connection now.
+        weak var transfer: Transfer?
         let isConnection: Bool
 
         init(isConnection: Bool) { self.isConnection = isConnection }
@@ -38,17 +40,19 @@ final class CurlSockets {
         Glibc.close(socket)
     }
 
-    /// libcurl says what it wants of a socket.
-    func wanted(_ socket: Int32, _ what: Int32) {
+    /// libcurl says what it wants of a socket, and for whom.
+    func wanted(_ socket: Int32, _ what: Int32, by transfer: Transfer?) {
         if what == CURL_POLL_REMOVE {
             guard let entry = entries[socket] else { return }
             entry.wanted = []
+            entry.transfer = nil
             if !entry.isConnection { forget(socket) }
             return
         }
         let entry = entries[socket] ?? Entry(isConnection: false)
         entries[socket] = entry
-        entry.wanted = []
+        entry.transfer = transfer
+        entry.wanted = [.peerClosed]
         if what & CURL_POLL_IN != 0 { entry.wanted.insert(.read) }
         if what & CURL_POLL_OUT != 0 { entry.wanted.insert(.write) }
         if let watch = entry.watch {
@@ -61,18 +65,21 @@ final class CurlSockets {
 
     private func happened(_ events: Events, _ socket: Int32) {
         guard let entry = entries[socket] else { return }
-        guard !entry.wanted.isEmpty else {
-            // The server has closed a connection that nobody uses; libcurl will find out when it wants to use it.
+        var bits: Int32 = 0
+        if events.contains(.readable) { bits |= CURL_CSELECT_IN }
+        if events.contains(.writable) { bits |= CURL_CSELECT_OUT }
+        if !events.isDisjoint(with: [.failed, .hungUp]) { bits |= CURL_CSELECT_ERR | CURL_CSELECT_IN }
+        if entry.wanted.isDisjoint(with: [.read, .write]) {
+            // The server has closed a connection of which libcurl wants nothing now: it is kept for later, or its
+            // reader is paused. libcurl will find out when it wants something.
             if let watch = entry.watch { Loop.events.unwatch(watch) }
             entry.watch = nil
             entry.registered = []
             return
         }
-        var bits: Int32 = 0
-        if events.contains(.readable) { bits |= CURL_CSELECT_IN }
-        if events.contains(.writable) { bits |= CURL_CSELECT_OUT }
-        if events.contains(.failed) || events.contains(.hungUp) { bits |= CURL_CSELECT_ERR | CURL_CSELECT_IN }
+        let transfer = entry.transfer
         act(socket, bits)
+        if events.contains(.peerClosed) { transfer?.serverHasClosed() }
     }
 
     func act(_ socket: Int32, _ bits: Int32) {

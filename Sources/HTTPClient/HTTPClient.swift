@@ -128,7 +128,9 @@ public final class HTTPClient {
 
     // MARK: libcurl's sockets and timer
 
-    func socketChanged(_ socket: Int32, _ what: Int32) { sockets.wanted(socket, what) }
+    func socketChanged(_ socket: Int32, _ what: Int32, by transfer: Transfer?) {
+        sockets.wanted(socket, what, by: transfer)
+    }
 
     func openSocket(_ family: Int32, _ type: Int32, _ protocol: Int32) -> Int32 {
         sockets.open(family, type, `protocol`)

@@ -20,6 +20,7 @@ final class Transfer {
     private var headers = Headers()
     private var length: Int?
     private var received = 0
+    private var uploaded = 0
     private var answerBegan = false
     private var hasEnded = false
 
@@ -81,16 +82,25 @@ final class Transfer {
         watchClock()
         waiter?.resume(returning: ClientResponse(status: status, headers: headers, length: length, body: body))
         waiter = nil
+        endIfAnswered()
+    }
+
+    /// The server has said all it has to say while the upload goes on: it does not want the rest, and libcurl, left
+    /// alone, would wait for it.
+    private func endIfAnswered() {
+        if upload?.isFlowing == true, received == length { giveUp(.complete) }
+    }
+
+    /// The server has closed its side. libcurl does not act on that while it waits for more of an upload.
+    func serverHasClosed() {
+        if pausesUpload { giveUp(.failed(.connectionLost, "closed amid the upload")) }
     }
 
     /// False ends the transfer.
     func bodyChunk(_ chunk: UnsafeRawBufferPointer) -> Bool {
         progressed()
         received += chunk.count
-        defer {
-            // The server has said all it has to say and does not want the rest of the upload; libcurl would wait.
-            if upload?.isFlowing == true, received == length { giveUp(.complete) }
-        }
+        defer { endIfAnswered() }
         switch body.push(chunk) {
         case .more:
             return true
@@ -117,8 +127,13 @@ final class Transfer {
         progressed()
         guard let upload else { return 0 }
         switch upload.read(into: room) {
-        case .bytes(let count): return count
-        case .end: return 0
+        case .bytes(let count):
+            uploaded += count
+            return count
+        case .end:
+            // Less than was declared must not look complete.
+            if case .stream(_, let length?) = request.body, uploaded < length { return gw_curl_read_abort }
+            return 0
         case .broken: return gw_curl_read_abort
         case .nothingYet:
             pausesUpload = true
@@ -191,6 +206,8 @@ final class Transfer {
         case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE,
             CURLE_SSL_CERTPROBLEM, CURLE_SSL_CIPHER, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_INVALIDCERTSTATUS:
             return .failed(.tls, message)
+        case CURLE_RECV_ERROR where message.lowercased().contains("chunk"): return .failed(.badAnswer, message)
+        case CURLE_UNSUPPORTED_PROTOCOL where !hasSent: return .failed(.local, message)
         case CURLE_GOT_NOTHING, CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_PARTIAL_FILE, CURLE_SEND_FAIL_REWIND:
             return .failed(.connectionLost, message)
         case CURLE_WEIRD_SERVER_REPLY, CURLE_UNSUPPORTED_PROTOCOL, CURLE_HTTP2, CURLE_BAD_CONTENT_ENCODING,
@@ -226,7 +243,10 @@ final class Transfer {
             self.waiter = nil
             waiter.resume(
                 throwing: error
-                    ?? TransportError(kind: .badAnswer, answerBegan: false, isRetrySafe: false, message: "no header"))
+                    // libcurl takes the end of the connection amid a header for the end of an answer.
+                    ?? TransportError(
+                        kind: .connectionLost, answerBegan: false, isRetrySafe: false, message: "closed amid the header"
+                    ))
         }
         body.finish(error)
     }

@@ -164,7 +164,7 @@ final class Exchange: ReplyPort {
     // MARK: The answer going out
 
     func send(_ response: Response) {
-        guard !isReplied, handle != nil else { return }
+        guard !isReplied, !hasLeft, handle != nil else { return }
         isReplied = true
         if phase == .receiving {
             // The rest of the body may never come: a client may wait for this answer before it goes on.
@@ -176,13 +176,18 @@ final class Exchange: ReplyPort {
 
     func stream(status: Int, headers: Headers, length: Int?) -> any ResponseWriter {
         let framing: StreamBody.Framing =
-            length != nil ? .counted : request?.method == "HEAD" || speaksChunked ? .chunked : .plain
+            length != nil ? .counted : request?.method == "HEAD" ? .none : speaksChunked ? .chunked : .plain
         let body = StreamBody(on: connection, exchange: self, framing: framing)
-        guard !isReplied, handle != nil else {
+        guard !isReplied, !hasLeft, handle != nil else {
             body.end()
             return body
         }
         isReplied = true
+        if framing == .none {
+            // libmicrohttpd would end the body that there is none of.
+            answer(status, Rendering.whole(Response(status: status, headers: headers), closing: server.isDraining))
+            return body
+        }
         self.body = body
         answer(
             status, Rendering.stream(body, headers: headers, length: length, closing: server.isDraining))

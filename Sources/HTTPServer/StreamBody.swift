@@ -13,7 +13,8 @@ import HTTPCore
 /// A body of known length is read by libmicrohttpd piece by piece, since it counts the bytes.
 @Loop
 final class StreamBody: ResponseWriter {
-    enum Framing { case chunked, plain, counted }
+    /// `none` is for an answer to HEAD: what is written goes nowhere.
+    enum Framing { case chunked, plain, counted, none }
 
     private enum Ending { case finished, aborted }
 
@@ -42,7 +43,7 @@ final class StreamBody: ResponseWriter {
 
     func write(_ chunk: UnsafeRawBufferPointer) -> Flow {
         guard !isOver, ending == nil else { return .stop }
-        guard chunk.count > 0 else { return isFull ? .pause : .more }
+        guard chunk.count > 0, framing != .none else { return isFull ? .pause : .more }
         if ownsSocket && queue.isEmpty { return writeThrough(chunk) }
         withFrame(of: chunk.count) { head, tail in
             queue.append(head)

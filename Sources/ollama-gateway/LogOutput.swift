@@ -112,7 +112,8 @@ final class AccessLogLines: AccessLog {
 
     private func text(_ record: AccessRecord) -> String {
         let time = LogOutput.timestamp(record.start + record.duration)
-        var line = "\(time) info \(record.peer) \(plain(record.method)) \(plain(record.target)) \(record.status) \(record.bytes)B"
+        var line =
+            "\(time) info \(record.peer) \(plain(record.method)) \(plain(record.target)) \(record.status) \(record.bytes)B"
         line += " \(milliseconds(record.duration))ms"
         if let first = record.firstByte { line += " first=\(milliseconds(first))ms" }
         if let backend = record.backend { line += " backend=\(backend)" }

@@ -42,12 +42,12 @@ import Testing
         ("[box]", "something other than an IPv6 address in brackets"), ("[[::1]", "other than an IPv6 address"),
         ("[::g]", "other than an IPv6 address"), ("::1]", "more than one colon"), ("box]", "no host name has"),
         ("me@box", "contains a user name"), ("http://me:secret@box:80/x", "contains a user name"),
-        ("http://box/x?y=1", "a character that has no place"), ("http://box/x#y", "a character that has no place"),
+        ("http://box/x?y=1", "a character that no address has"), ("http://box/x#y", "a character that no address has"),
         ("http://box?y=1", "a character that no host name has"), ("box#y", "a character that no host name has"),
-        ("a b", "a character that has no place"), (" box", "a character that has no place"),
-        ("box ", "a character that has no place"), ("box\n", "a character that has no place"),
-        ("http://box/a b", "a character that has no place"), ("b\u{f6}x", "a character that has no place"),
-        ("box\u{0}", "a character that has no place"), ("a,b", "a character that no host name has"),
+        ("a b", "a character that no address has"), (" box", "a character that no address has"),
+        ("box ", "a character that no address has"), ("box\n", "a character that no address has"),
+        ("http://box/a b", "a character that no address has"), ("b\u{f6}x", "a character that no address has"),
+        ("box\u{0}", "a character that no address has"), ("a,b", "a character that no host name has"),
         ("b%6fx", "a character that no host name has"), ("bo'x", "a character that no host name has"),
     ])
     func `what is no address is refused, and the message quotes it and says why`(text: String, reason: String) throws {

@@ -13,7 +13,8 @@ import Testing
         let script = try Script()
         defer { script.client.close() }
         let (call, _) = try await script.exchange(
-            "HTTP/1.1 418 I'm a teapot\r\nX-b: 1\r\nx-A:  two words \r\nX-b: 3\r\nEmpty:\r\ncontent-length: 3\r\n\r\ntea")
+            "HTTP/1.1 418 I'm a teapot\r\nX-b: 1\r\nx-A:  two words \r\nX-b: 3\r\nEmpty:\r\ncontent-length: 3\r\n\r\ntea"
+        )
         let answer = try await call.header()
         #expect(answer.status == 418)
         #expect(answer.length == 3)
@@ -30,7 +31,9 @@ import Testing
         let peer = try await script.accept()
         _ = await peer.receive(through: "\r\n\r\n")
         await peer.send(
-            Array("HTTP/1.1 302 \r\nContent-Encoding: gzip\r\nLocation: /x\r\nSet-Cookie: a=b\r\nX: ".utf8) + [0xfc, 0x80]
+            Array("HTTP/1.1 302 \r\nContent-Encoding: gzip\r\nLocation: /x\r\nSet-Cookie: a=b\r\nX: ".utf8) + [
+                0xfc, 0x80,
+            ]
                 + Array("\r\nContent-Length: 3\r\n\r\nnot".utf8))
         let answer = try await call.header()
         #expect(answer.status == 302)

@@ -50,7 +50,8 @@ import Testing
     @Loop func `an origin that is none is our own fault`(origin: String) async throws {
         let client = try HTTPClient()
         defer { client.close() }
-        let error = try await Call(ClientRequest(method: "GET", origin: origin, target: "/"), by: client).transportError()
+        let error = try await Call(ClientRequest(method: "GET", origin: origin, target: "/"), by: client)
+            .transportError()
         #expect(error.kind == .local, "\(error)")
         #expect(error.isRetrySafe)
     }

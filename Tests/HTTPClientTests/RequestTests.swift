@@ -107,7 +107,8 @@ import Testing
         defer { script.client.close() }
         let call = script.call(headers: ["X": "\u{fc}\u{80}"])
         let peer = try await script.accept()
-        let line = Array("GET / HTTP/1.1\r\nHost: 127.0.0.1:\(script.listener.port)\r\nX: ".utf8) + [0xfc, 0x80, 13, 10]
+        let line =
+            Array("GET / HTTP/1.1\r\nHost: 127.0.0.1:\(script.listener.port)\r\nX: ".utf8) + [0xfc, 0x80, 13, 10]
         #expect(await peer.receive(count: line.count) == line)
         await peer.send(ok(""))
         _ = try await call.text()
@@ -129,7 +130,9 @@ import Testing
         let script = try Script()
         defer { script.client.close() }
         var peer: RawSocket?
-        let bodies: [(String, Bool)] = [("POST", true), ("HEAD", false), ("GET", false), ("PUT", true), ("DELETE", false)]
+        let bodies: [(String, Bool)] = [
+            ("POST", true), ("HEAD", false), ("GET", false), ("PUT", true), ("DELETE", false),
+        ]
         for (method, hasBody) in bodies + bodies.reversed() {
             let call = script.call(method, body: hasBody ? .bytes(Bytes("hi")) : .none)
             if peer == nil { peer = try await script.accept() }
@@ -251,10 +254,11 @@ import Testing
         }
         // The kernel takes some megabytes, then everything stands.
         var (count, since) = (0, ContinuousClock.now)
-        #expect(await eventually {
-            if seen.count != count { (count, since) = (seen.count, ContinuousClock.now) }
-            return count > 0 && ContinuousClock.now - since > .milliseconds(300)
-        })
+        #expect(
+            await eventually {
+                if seen.count != count { (count, since) = (seen.count, ContinuousClock.now) }
+                return count > 0 && ContinuousClock.now - since > .milliseconds(300)
+            })
         #expect(!seen.values.contains("done"))
         call.cancel()
         #expect(await peer.receiveToEnd().ending != .timeout)

@@ -122,7 +122,8 @@ import Testing
         }
         defer { server.close() }
         let client = server.connect()
-        await client.send("Patch /a%2Fb/%zz/+?q=%20+ HTTP/1.1\r\nhOST: x\r\nX-A: 1\r\nx-a:  two words \r\nEmpty:\r\n\r\n")
+        await client.send(
+            "Patch /a%2Fb/%zz/+?q=%20+ HTTP/1.1\r\nhOST: x\r\nX-A: 1\r\nx-a:  two words \r\nEmpty:\r\n\r\n")
         #expect(await client.receiveAnswer().status == 204)
         #expect(
             server.seen.values == [

@@ -67,9 +67,10 @@ import Testing
         // The port is free again, for another server.
         let second = try TestServer(listen: nil)
         defer { second.close() }
-        #expect(await eventually {
-            (try? second.http.listen(on: .tcp(host: "127.0.0.1", port: server.port))) != nil
-        })
+        #expect(
+            await eventually {
+                (try? second.http.listen(on: .tcp(host: "127.0.0.1", port: server.port))) != nil
+            })
         gate.open()
         #expect(await client.receiveAnswer().status == 200)
         await draining.value

@@ -20,7 +20,9 @@ import Testing
     @Test @Loop func `a header larger than the limit is refused`() async throws {
         let server = try TestServer(limits: limits { $0.headerBytes = 4096 })
         defer { server.close() }
-        for text in [get("/", "X: " + String(repeating: "x", count: 8192)), get("/" + String(repeating: "x", count: 8192))] {
+        for text in [
+            get("/", "X: " + String(repeating: "x", count: 8192)), get("/" + String(repeating: "x", count: 8192)),
+        ] {
             let answer = await server.answer(to: text)
             #expect((400..<500).contains(answer.status), "\(answer.header)")
         }

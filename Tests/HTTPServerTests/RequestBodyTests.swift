@@ -203,7 +203,9 @@ import Testing
 
     // MARK: Answered early
 
-    @Test @Loop func `an answer given before the upload is complete is sent at once, and nothing after it`() async throws {
+    @Test @Loop func `an answer given before the upload is complete is sent at once, and nothing after it`()
+        async throws
+    {
         let server = try TestServer(intake: .stream) { _, reply, _ in
             reply.send(Response(status: 403, contentType: "text/plain", "no"))
         }

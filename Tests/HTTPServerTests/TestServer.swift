@@ -9,6 +9,8 @@ import Testing
 final class TestServer: RequestHandler {
     /// What the handler notes.
     let seen = Recorder<String>()
+    // Set once `self` can be its handler, at the end of `init`.
+    // swift-format-ignore: NeverUseImplicitlyUnwrappedOptionals
     private(set) var http: HTTPServer!
     private(set) var port = 0
 
