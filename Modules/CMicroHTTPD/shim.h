@@ -55,6 +55,11 @@ static inline size_t gw_mhd_header_size(struct MHD_Connection *connection) {
     return info ? info->header_size : 0;
 }
 
+// Has a connection closed when nothing has come for a second.
+static inline void gw_mhd_hurry(struct MHD_Connection *connection) {
+    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
+}
+
 // True if there is work that waits for no event.
 static inline int gw_mhd_must_run_now(struct MHD_Daemon *daemon) {
     MHD_UNSIGNED_LONG_LONG milliseconds = 1;

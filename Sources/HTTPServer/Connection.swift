@@ -95,8 +95,12 @@ final class Connection {
     }
 
     /// Cuts the connection; what was written before is still delivered. libmicrohttpd sees it and closes.
+    ///
+    /// With an answer on its way to a client that is still sending, only our side is shut: shutting both would reset
+    /// the connection with the client's next byte, and the answer with it.
     func kill() {
-        shutdown(socket, Int32(SHUT_RDWR))
+        shutdown(socket, Int32(lingers ? SHUT_WR : SHUT_RDWR))
+        if lingers { exchange?.hurry() }
         exchange?.clientHasLeft()
         server.runSoon()
     }

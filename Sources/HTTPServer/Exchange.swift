@@ -258,6 +258,11 @@ final class Exchange: ReplyPort {
         server.runSoon()
     }
 
+    /// Nothing the client sends matters any more: libmicrohttpd closes with its next byte, or soon.
+    func hurry() {
+        if let handle { gw_mhd_hurry(handle) }
+    }
+
     func writable() { body?.flush() }
 
     func isStalled(at now: UInt64) -> Bool { body?.isStalled(at: now) ?? false }
