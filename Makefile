@@ -44,7 +44,7 @@ demo: build ## show it: two simulated boxes, the gateway, a request (CHECK=1: th
 	@CHECK=$(CHECK) PORT=$(PORT) Scripts/demo $(PROGRAMS)
 
 run: build ## serve in front of real boxes: make run BACKENDS=host:11434,other:11434 [OPTIONS='--port 80']
-	exec $(PROGRAMS)/ollama-gateway --backends $(BACKENDS) $(OPTIONS)
+	exec $(PROGRAMS)/ollama-gateway --backends '$(BACKENDS)' $(OPTIONS)
 
 install: ## install ollama-gateway into PREFIX (/usr/local), under DESTDIR if given
 	@test -x $(PROGRAMS)/ollama-gateway || $(MAKE) --no-print-directory build  # sudo often does not find Swift

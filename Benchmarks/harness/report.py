@@ -52,7 +52,7 @@ def machine(gateway):
     return [
         ("Processor", f"{cpu}, {os.cpu_count()} cores"),
         ("Memory", f"{memory:,} MiB"),
-        ("Kernel", f"{platform.system()} {platform.release()}"),
+        ("Kernel", f"{platform.system()} {platform.release().split(chr(45))[0]}"),
         ("Distribution", _search(r'PRETTY_NAME="([^"]*)"', _file("/etc/os-release"))),
         ("Swift", _search(r"Swift version (\S+)", _output("swift", "--version")) + ", " + linked),
         ("nginx", _search(r"nginx/(\S+)", _output("nginx", "-v"))),

@@ -28,6 +28,8 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     /// Whether the next job is to run inside its `enqueue`, see ``Loop/task(_:)``.
     var startsNextJob = false
     private var hooks: [@Loop () -> Void] = []
+    /// Being run; kept for its memory.
+    private var dueHooks: [@Loop () -> Void] = []
     private var timers = TimerHeap()
     private var watches = WatchTable()
     private var events = [epoll_event](repeating: epoll_event(), count: 256)
@@ -62,7 +64,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
             poll()
         }
         takeForeignJobs()
-        settle()
+        repeat { settle() } while !isSettled
         stopping.store(false, ordering: .releasing)
         owner.store(0, ordering: .releasing)
     }
@@ -78,26 +80,31 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
         owner.load(ordering: .relaxed) == Self.currentThread
     }
 
-    /// Jobs and hooks beget each other: go round until neither has anything to do.
+    /// Jobs and hooks beget each other: go round until neither has anything to do. A job that always finds another
+    /// to do has to wait for the descriptors now and then.
     private func settle() {
-        repeat {
+        for _ in 0..<Self.roundsAtMost {
             runJobs()
-            if !hooks.isEmpty {
-                let due = hooks
-                hooks.removeAll(keepingCapacity: true)
-                for hook in due { Loop.unchecked(hook) }
-            }
-        } while !jobs.isEmpty || !hooks.isEmpty
+            swap(&hooks, &dueHooks)
+            for hook in dueHooks { Loop.unchecked(hook) }
+            dueHooks.removeAll(keepingCapacity: true)
+            if isSettled { return }
+        }
     }
+
+    private static let roundsAtMost = 64
+    private static let jobsAtMost = 10_000
+
+    private var isSettled: Bool { jobs.isEmpty && hooks.isEmpty }
 
     private func runJobs() {
         var next = 0
-        while next < jobs.count {
+        while next < jobs.count, next < Self.jobsAtMost {
             let job = jobs[next]
             next += 1
             run(job)
         }
-        jobs.removeAll(keepingCapacity: true)
+        if next == jobs.count { jobs.removeAll(keepingCapacity: true) } else { jobs.removeFirst(next) }
     }
 
     private func run(_ job: UnownedJob) {
@@ -107,7 +114,9 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     private func poll() {
         // Not from `now`: the turn may have taken long, and what it took would be slept on top.
         let timeout =
-            if stopping.load(ordering: .acquiring) { Int32(0) } else if timers.count == 0 { Int32(-1) } else {
+            if !isSettled || stopping.load(ordering: .acquiring) { Int32(0) } else if timers.count == 0 {
+                Int32(-1)
+            } else {
                 timers.millisecondsToNext(after: Self.monotonicNanoseconds())
             }
         let count = events.withUnsafeMutableBufferPointer {

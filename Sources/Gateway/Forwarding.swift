@@ -46,7 +46,8 @@ enum Forwarding {
     }
 
     private static func contains(_ names: [String], _ name: String) -> Bool {
-        for candidate in names where Headers.same(candidate, name) { return true }
+        let length = name.utf8.count
+        for candidate in names where candidate.utf8.count == length && Headers.same(candidate, name) { return true }
         return false
     }
 }

@@ -22,6 +22,8 @@ public final class Gateway: RequestHandler {
     let transport: any Transport
     let clock: WallClock
     let log: (any AccessLog)?
+    /// Set when the program ends and answers are cut: then a cancelled request is not its client's doing.
+    public var isEnding = false
     private let settings: Settings
     private var rotation: RoundRobin
     private var ids: RequestIDs
@@ -86,13 +88,15 @@ public final class Gateway: RequestHandler {
     public func refusal(of request: Request?, for problem: RequestProblem) -> Response {
         let id = request.map { ids.id(for: $0) } ?? ids.next()
         let failure = Failure(status: problem.status, message: problem.message)
+        let response = failure.response(to: request?.path ?? "/", id: id)
         if let log, log.isOn {
             var record = AccessRecord(of: request, id: id, at: clock())
             record.status = problem.status
             record.error = problem.message
+            record.bytes = response.body.count
             log.record(record)
         }
-        return failure.response(to: request?.path ?? "/", id: id)
+        return response
     }
 }
 

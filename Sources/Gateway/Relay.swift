@@ -38,9 +38,18 @@ final class Relay {
     }
 
     private func forwarded() -> ClientRequest {
-        ClientRequest(
+        var forwarded = ClientRequest(
             method: request.method, origin: backend.origin, target: request.target,
             headers: Forwarding.request(request.headers, peer: request.peer, id: id), body: request.body)
+        forwarded.mayBeRepeated = !changesTheBox
+        return forwarded
+    }
+
+    /// Whether the request does something to the box's models, and must not be done twice.
+    private var changesTheBox: Bool {
+        ["/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/"].contains {
+            request.path.hasPrefix($0)
+        }
     }
 
     // MARK: An answer
@@ -72,11 +81,10 @@ final class Relay {
             }
             writer.finish()
         } catch {
-            let failure = Failure(error, backend: backend)
+            let failure = failure(for: error)
             note(failure)
             if failure.status != Failure.clientLeft, answer.length == nil, let last = tail.error(failure, id: id) {
-                let last = Bytes(last)
-                _ = writer.write(last.buffer)
+                _ = writer.write(Bytes(last))
             }
             // Never a proper end: who reads the body must not take it for whole.
             writer.abort()
@@ -86,7 +94,7 @@ final class Relay {
     // MARK: No answer
 
     private func refuse(_ error: any Error, to reply: consuming Reply) {
-        let failure = Failure(error, backend: backend)
+        let failure = failure(for: error)
         record.status = failure.status
         note(failure)
         // Nobody is there to read it: the reply goes unused.
@@ -94,6 +102,13 @@ final class Relay {
         let response = failure.response(to: request.path, id: id)
         record.bytes = response.body.count
         reply.send(response)
+    }
+
+    private func failure(for error: any Error) -> Failure {
+        if gateway.isEnding, error is CancellationError {
+            return Failure(status: 503, message: "the gateway is ending")
+        }
+        return Failure(error, backend: backend)
     }
 
     private func note(_ failure: Failure) {

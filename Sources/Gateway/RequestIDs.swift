@@ -9,12 +9,12 @@ struct RequestIDs {
 
     init() {
         // Random once a process; then counting is enough.
-        prefix = String(UInt64.random(in: .min ... .max) | 1 << 63, radix: 16)
+        prefix = String(UInt64.random(in: .min ... .max) | 1 << 63, radix: 16) + "-"
     }
 
     mutating func next() -> String {
         count += 1
-        return "\(prefix)-\(String(count, radix: 16))"
+        return prefix + String(count, radix: 16)
     }
 
     /// 1 to 128 letters, digits and `-_.:/+=@`: what can stand in a log line and a header without harm.

@@ -3,17 +3,19 @@ import EventLoop
 import Glibc
 import HTTPCore
 
-/// One of libcurl's easy handles with the memory it reads from, reused from request to request.
+/// One of libcurl's easy handles with the memory it reads from, for one request.
+///
+/// Not reused: libcurl 7.88 keeps a pointer to the last header line of the request before, which it has freed, and
+/// follows it when the first header line of an answer begins with a blank. Connections are the multi handle's and are
+/// kept all the same.
 @Loop
 final class CurlHandle {
-    // Unsafe only in name: both are set once; `deinit` runs when nobody is left to use them.
+    // Unsafe only in name: all three are touched on the loop, and by `deinit`, when nobody is left to use them.
     nonisolated(unsafe) let easy: UnsafeMutableRawPointer
     private nonisolated(unsafe) let errorText: UnsafeMutablePointer<CChar>
     private nonisolated(unsafe) var headerList: UnsafeMutableRawPointer?
     /// The transfer that uses the handle.
     var transfer: Transfer?
-    private var origin = ""
-    private var prefix = ""
 
     /// Throws ``TransportError`` of kind `local` if there is no memory.
     init(client: HTTPClient) throws {
@@ -29,6 +31,8 @@ final class CurlHandle {
         gw_curl_set_pointer(easy, CURLOPT_ERRORBUFFER, errorText)
         gw_curl_set_long(easy, CURLOPT_NOSIGNAL, 1)
         gw_curl_set_long(easy, CURLOPT_NOPROGRESS, 1)
+        // A name look-up cannot be interrupted, and without this whoever gives up on one waits for its thread.
+        gw_curl_set_long(easy, CURLOPT_QUICK_EXIT, 1)
         gw_curl_set_long(easy, CURLOPT_FOLLOWLOCATION, 0)
         gw_curl_set_text(easy, CURLOPT_PROTOCOLS_STR, "http,https")
         gw_curl_set_text(easy, CURLOPT_NOPROXY, "*")
@@ -50,15 +54,15 @@ final class CurlHandle {
     /// What libcurl says of the failure.
     var message: String { String(cString: errorText) }
 
-    /// Sets what differs from request to request.
+    /// Sets what is to be sent.
     func prepare(_ request: ClientRequest) {
         errorText.pointee = 0
-        if request.origin != origin {
-            origin = request.origin
-            prefix = CurlHandle.path(of: origin)
-            gw_curl_set_text(easy, CURLOPT_URL, origin)
+        gw_curl_set_text(easy, CURLOPT_URL, request.origin)
+        (CurlHandle.path(of: request.origin) + request.target).withLatin1CString {
+            _ = gw_curl_set_text(easy, CURLOPT_REQUEST_TARGET, $0)
         }
-        (prefix + request.target).withLatin1CString { _ = gw_curl_set_text(easy, CURLOPT_REQUEST_TARGET, $0) }
+        // On a kept connection that turns out to be dead libcurl sends a request again by itself.
+        gw_curl_set_long(easy, CURLOPT_FRESH_CONNECT, request.mayBeRepeated ? 0 : 1)
         setMethod(request)
         setHeaders(request)
     }
@@ -112,7 +116,7 @@ final class CurlHandle {
         headerList = list
     }
 
-    /// Lets go of the request, so that the handle can wait for the next.
+    /// Lets go of the request.
     func clear() {
         transfer = nil
         gw_curl_set_pointer(easy, CURLOPT_HTTPHEADER, nil)

@@ -78,8 +78,14 @@ final class CurlSockets {
             return
         }
         let transfer = entry.transfer
-        act(socket, bits)
-        if events.contains(.peerClosed) { transfer?.serverHasClosed() }
+        if bits != 0 { act(socket, bits) }
+        guard events.contains(.peerClosed) else { return }
+        transfer?.serverHasClosed()
+        // Said once: the state lasts, and libcurl may want to write for a long time yet.
+        if let watch = entry.watch, entries[socket] === entry, entry.registered.contains(.peerClosed) {
+            entry.registered.remove(.peerClosed)
+            Loop.events.update(watch, for: entry.registered)
+        }
     }
 
     func act(_ socket: Int32, _ bits: Int32) {

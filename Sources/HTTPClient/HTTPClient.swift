@@ -26,7 +26,6 @@ public final class HTTPClient {
     let options: Options
     private let multi: UnsafeMutableRawPointer
     private let sockets: CurlSockets
-    private var idle: [CurlHandle] = []
     private var active: [ObjectIdentifier: Transfer] = [:]
     private var doomed: [Transfer] = []
     private var timer: Timer?
@@ -34,7 +33,6 @@ public final class HTTPClient {
     private var isClosed = false
 
     private static let isInitialized: Bool = curl_global_init(Int(CURL_GLOBAL_DEFAULT)) == CURLE_OK
-    private static let idleHandlesAtMost = 1024
 
     /// Throws ``TransportError`` of kind `local` if libcurl does not start.
     public init(options: Options = Options()) throws {
@@ -61,7 +59,7 @@ public final class HTTPClient {
         guard !isClosed else {
             throw TransportError(kind: .local, answerBegan: false, isRetrySafe: true, message: "the client is closed")
         }
-        let transfer = Transfer(request, handle: try idle.popLast() ?? CurlHandle(client: self), client: self)
+        let transfer = Transfer(request, handle: try CurlHandle(client: self), client: self)
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { transfer.start($0) }
         } onCancel: {
@@ -79,9 +77,9 @@ public final class HTTPClient {
         for transfer in active.values {
             curl_multi_remove_handle(multi, transfer.handle.easy)
             transfer.ended(.failed(.local, "the client was closed"))
+            transfer.handle.clear()
         }
         active = [:]
-        idle = []
         if let timer { Loop.events.cancel(timer) }
         curl_multi_cleanup(multi)
     }
@@ -123,7 +121,6 @@ public final class HTTPClient {
         active[ObjectIdentifier(handle)] = nil
         curl_multi_remove_handle(multi, handle.easy)
         handle.clear()
-        if idle.count < HTTPClient.idleHandlesAtMost { idle.append(handle) }
     }
 
     // MARK: libcurl's sockets and timer

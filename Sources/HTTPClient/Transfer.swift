@@ -17,10 +17,12 @@ final class Transfer {
     private unowned let client: HTTPClient
     private var waiter: CheckedContinuation<ClientResponse, any Error>?
     private var status = 0
+    private var expectsStatusLine = true
     private var headers = Headers()
     private var length: Int?
     private var received = 0
     private var uploaded = 0
+    private var isUploaded = false
     private var answerBegan = false
     private var hasEnded = false
 
@@ -45,9 +47,6 @@ final class Transfer {
         handle.prepare(request)
         body.onResume = { [weak self] in self?.resumeBody() }
         body.onCancel = { [weak self] in self?.cancel() }
-        if case .stream(let source, _) = request.body {
-            upload = Upload(source) { [weak self] in self?.resumeUpload() }
-        }
         client.add(self)
         progressed()
         watchClock()
@@ -62,23 +61,35 @@ final class Transfer {
         while end > 0, line[end - 1] == 0x0a || line[end - 1] == 0x0d { end -= 1 }
         let text = UnsafeRawBufferPointer(rebasing: line[..<end])
         if text.isEmpty {
+            status = gw_curl_long(handle.easy, CURLINFO_RESPONSE_CODE)
+            expectsStatusLine = true
             if status >= 200 { headerComplete() }
-        } else if text.starts(with: "HTTP/".utf8) {
+        } else if expectsStatusLine {
             // A new header; one of a 1xx answer may have gone before.
-            status = Int(String(latin1: UnsafeRawBufferPointer(rebasing: text.dropFirst(9).prefix(3)))) ?? 0
+            expectsStatusLine = false
             headers = Headers()
             headers.reserve(8)
-            length = nil
         } else if let colon = text.firstIndex(of: 0x3a) {
-            let name = String(latin1: UnsafeRawBufferPointer(rebasing: text[..<colon]))
-            let value = String(latin1: UnsafeRawBufferPointer(rebasing: text[(colon + 1)...].trimmingBlanks()))
-            if Headers.same(name, "content-length") { length = Int(value) }
-            headers.append(name, value)
+            let name = UnsafeRawBufferPointer(rebasing: text[..<colon])
+            let value = UnsafeRawBufferPointer(rebasing: text[(colon + 1)...].trimmingBlanks())
+            // What is no header field is not passed on: it might be one to somebody else.
+            if Headers.isName(name), Headers.isValue(value) {
+                headers.append(String(latin1: name), String(latin1: value))
+            }
         }
+    }
+
+    /// The length that the header declares, if it can be believed. Source: RFC 9112 section 6.3.
+    private func declaredLength() -> Int? {
+        guard headers["transfer-encoding"] == nil, let text = headers["content-length"],
+            text.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 })
+        else { return nil }
+        return Int(text)
     }
 
     private func headerComplete() {
         answerBegan = true
+        length = declaredLength()
         watchClock()
         waiter?.resume(returning: ClientResponse(status: status, headers: headers, length: length, body: body))
         waiter = nil
@@ -99,6 +110,11 @@ final class Transfer {
     /// False ends the transfer.
     func bodyChunk(_ chunk: UnsafeRawBufferPointer) -> Bool {
         progressed()
+        guard answerBegan else {
+            // What follows a 101: not asked for, and not HTTP.
+            giveUp(.failed(.badAnswer, "status \(status) instead of an answer"))
+            return false
+        }
         received += chunk.count
         defer { endIfAnswered() }
         switch body.push(chunk) {
@@ -125,7 +141,10 @@ final class Transfer {
 
     func uploadMore(into room: UnsafeMutableRawBufferPointer) -> Int {
         progressed()
-        guard let upload else { return 0 }
+        guard case .stream(let source, _) = request.body else { return 0 }
+        // Not before there is a connection: a body that nobody has touched can be sent elsewhere.
+        let upload = upload ?? Upload(source) { [weak self] in self?.resumeUpload() }
+        self.upload = upload
         switch upload.read(into: room) {
         case .bytes(let count):
             uploaded += count
@@ -133,6 +152,8 @@ final class Transfer {
         case .end:
             // Less than was declared must not look complete.
             if case .stream(_, let length?) = request.body, uploaded < length { return gw_curl_read_abort }
+            isUploaded = true
+            progressed()
             return 0
         case .broken: return gw_curl_read_abort
         case .nothingYet:
@@ -159,8 +180,11 @@ final class Transfer {
 
     private func progressed() { lastProgress = Loop.events.now }
 
+    /// Whether bytes are flowing, or should be: else the server is thinking.
+    private var isMoving: Bool { answerBegan || (upload != nil && !isUploaded) }
+
     private var patience: UInt64 {
-        (answerBegan ? client.options.idleTimeout : client.options.firstByteTimeout).clampedNanoseconds
+        (isMoving ? client.options.idleTimeout : client.options.firstByteTimeout).clampedNanoseconds
     }
 
     /// Looks again when the time could be up at the earliest; progress only moves a number.
@@ -178,7 +202,7 @@ final class Transfer {
         if pausesBody || pausesUpload { progressed() }
         guard Loop.events.now &- lastProgress >= patience else { return watchClock() }
         giveUp(
-            answerBegan
+            isMoving
                 ? .failed(.idleTimeout, "no byte for \(client.options.idleTimeout)")
                 : .failed(.firstByteTimeout, "no answer within \(client.options.firstByteTimeout)"))
     }
@@ -215,7 +239,7 @@ final class Transfer {
             // The last is what libcurl says of a header line that is too long for it.
             return .failed(.badAnswer, message)
         case CURLE_WRITE_ERROR, CURLE_ABORTED_BY_CALLBACK: return .cancelled
-        default: return .failed(.local, message)
+        default: return .failed(hasSent ? .badAnswer : .local, message)
         }
     }
 
@@ -237,7 +261,8 @@ final class Transfer {
             case .complete: nil
             case .cancelled: CancellationError()
             case .failed(let kind, let message):
-                TransportError(kind: kind, answerBegan: answerBegan, isRetrySafe: !hasSent, message: message)
+                TransportError(
+                    kind: kind, answerBegan: answerBegan, isRetrySafe: !hasSent && upload == nil, message: message)
             }
         if let waiter {
             self.waiter = nil

@@ -113,6 +113,8 @@ public struct ByteBuffer: ~Copyable {
     /// Hands the memory (from `malloc`) and its length over; the buffer is empty afterwards.
     mutating func release() -> (UnsafeMutableRawPointer?, Int) {
         if head > 0, let memory { memmove(memory, memory + head, count) }
+        // What was reserved and not used goes back; a cache may keep the rest for long.
+        if capacity - count > max(64, count / 8), count > 0, let smaller = realloc(memory, count) { memory = smaller }
         let result = (memory, count)
         memory = nil
         (capacity, head, tail) = (0, 0, 0)

@@ -8,6 +8,9 @@ public struct ClientRequest {
     /// Without `Host`, `Content-Length` and `Transfer-Encoding`, which follow from the rest. Nothing is added.
     public var headers: Headers
     public var body: RequestBody
+    /// False for what must not reach the server twice. Else it may, when a kept connection breaks before the first
+    /// byte of an answer.
+    public var mayBeRepeated = true
 
     public init(
         method: String, origin: String, target: String, headers: Headers = [:], body: RequestBody = .none
@@ -56,7 +59,8 @@ public struct TransportError: Error, Sendable {
     public let kind: Kind
     /// Whether the header of the answer had come.
     public let answerBegan: Bool
-    /// Whether nothing of the request was sent, so that sending it again cannot do anything twice.
+    /// Whether nothing of the request was sent and nothing of its body taken: it can be sent again, and will not be
+    /// done twice.
     public let isRetrySafe: Bool
     /// In a few words, for people.
     public let message: String

@@ -15,7 +15,10 @@ public struct Headers: Sendable {
 
     /// The first value under this name.
     public subscript(name: String) -> String? {
-        for field in fields where Headers.same(field.name, name) { return field.value }
+        let length = name.utf8.count
+        for field in fields where field.name.utf8.count == length && Headers.same(field.name, name) {
+            return field.value
+        }
         return nil
     }
 
@@ -39,6 +42,23 @@ public struct Headers: Sendable {
     }
 
     public mutating func reserve(_ capacity: Int) { fields.reserveCapacity(capacity) }
+
+    /// Whether bytes are a token, as names of headers and methods are. Source: RFC 9110 section 5.6.2.
+    public static func isName(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        !bytes.isEmpty
+            && bytes.allSatisfy { byte in
+                switch byte {
+                case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: true
+                case 0x21, 0x23...0x27, 0x2a, 0x2b, 0x2d, 0x2e, 0x5e, 0x5f, 0x60, 0x7c, 0x7e: true
+                default: false
+                }
+            }
+    }
+
+    /// Whether bytes can be a header's value: no control characters but the tab. Source: RFC 9110 section 5.5.
+    public static func isValue(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        bytes.allSatisfy { ($0 >= 0x20 && $0 != 0x7f) || $0 == 0x09 }
+    }
 
     /// Whether two names are the same header: equal but for the case of ASCII letters.
     public static func same(_ a: String, _ b: String) -> Bool {

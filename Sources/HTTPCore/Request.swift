@@ -64,12 +64,31 @@ public enum PeerAddress: Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .ipv4(let address):
-            return [24, 16, 8, 0].map { String(address >> $0 & 0xff) }.joined(separator: ".")
+            return PeerAddress.text(ipv4: address)
         case .ipv6(let high, let low):
             return PeerAddress.text(
                 ipv6: (0..<8).map { UInt16(truncatingIfNeeded: ($0 < 4 ? high : low) >> (48 - UInt64($0 % 4) * 16)) })
         case .local:
             return "unix"
+        }
+    }
+
+    /// Written digit by digit: it is asked for with every request.
+    private static func text(ipv4 address: UInt32) -> String {
+        String(unsafeUninitializedCapacity: 15) { bytes in
+            var count = 0
+            for shift: UInt32 in [24, 16, 8, 0] {
+                let number = UInt8(truncatingIfNeeded: address >> shift)
+                if shift < 24 {
+                    bytes[count] = 0x2e
+                    count += 1
+                }
+                for (place, least) in [(100, 100), (10, 10), (1, 0)] as [(UInt8, UInt8)] where number >= least {
+                    bytes[count] = 0x30 + number / place % 10
+                    count += 1
+                }
+            }
+            return count
         }
     }
 

@@ -88,6 +88,11 @@ public struct ClientLeft: Error {
 }
 
 extension ResponseWriter {
+    /// Writes all of `bytes` as one chunk.
+    public func write(_ bytes: Bytes) -> Flow {
+        withExtendedLifetime(bytes) { write(bytes.buffer) }
+    }
+
     /// Writes text and waits until there is room for more. Throws ``ClientLeft``, or `CancellationError`.
     public func send(_ text: String) async throws {
         var text = text

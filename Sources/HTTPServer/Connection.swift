@@ -9,6 +9,7 @@ import HTTPCore
 final class Connection {
     let socket: Int32
     let peer: PeerAddress
+    // The server closes all its connections before it goes.
     unowned let server: HTTPServer
     /// When the client must have sent what is awaited of it, in the loop's time.
     var deadline = UInt64.max
@@ -49,12 +50,15 @@ final class Connection {
         if !events.isDisjoint(with: [.hungUp, .failed]) {
             peerHasClosed = true
             exchange?.clientHasLeft()
-        } else if events.contains(.peerClosed) {
+            return
+        }
+        if events.contains(.peerClosed), !peerHasClosed {
             peerHasClosed = true
             // Makes libmicrohttpd look again; what has arrived can still be read.
             shutdown(socket, Int32(SHUT_RD))
             leaveIfAtEnd()
-        } else if events.contains(.writable) {
+        }
+        if isOpen, events.contains(.writable) {
             if let watch { Loop.events.update(watch, for: [.peerClosed, .edgeTriggered]) }
             exchange?.writable()
         }
@@ -144,6 +148,8 @@ struct ConnectionTable {
     }
 
     func forEach(_ body: (Connection) -> Void) { all.forEach(body) }
+
+    func countWhere(_ condition: (Connection) -> Bool) -> Int { all.count(where: condition) }
 
     private func key(_ peer: PeerAddress) -> PeerAddress {
         if case .ipv6(let high, _) = peer { .ipv6(high, 0) } else { peer }

@@ -8,8 +8,8 @@ import HTTPCore
 ///     header ──► receiving ──► complete ──► answered ──► over
 ///        └─────────── refused ─────────────────┘
 ///
-/// libmicrohttpd holds the one counted reference from the request line (`onTarget`) to the end (`onCompleted`);
-/// a ``Reply`` and the handler's task may hold others and outlive the connection.
+/// libmicrohttpd holds a reference from the request line (`onTarget`) to the end (`onCompleted`), the connection
+/// another until then; a ``Reply`` and the handler's task may hold others and outlive both.
 @Loop
 final class Exchange: ReplyPort {
     private enum Phase { case header, receiving, complete, answered, over }
@@ -146,6 +146,8 @@ final class Exchange: ReplyPort {
     }
 
     private func start(_ request: Request) {
+        // The task may ask for them when the client, and with it libmicrohttpd's memory, is gone.
+        request.retainHeaders()
         let handler = server.handler
         task = Loop.task { await handler.handle(request, Reply(port: self)) }
     }
@@ -276,6 +278,9 @@ final class Exchange: ReplyPort {
         endWork()
         resume()
     }
+
+    /// The server cannot wait any longer: the handler may still say so to the client.
+    func cancelHandler() { task?.cancel() }
 
     /// libmicrohttpd is done with the request.
     func completed(well: Bool) {

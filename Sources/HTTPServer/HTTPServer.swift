@@ -8,7 +8,7 @@ import HTTPCore
 /// libmicrohttpd reads requests, frames answers and keeps connections alive. The sockets are ours: this class
 /// accepts them and hands them over, so that it can listen on any number of addresses, count connections, see a
 /// client leave while its request waits, and write the chunks of a stream straight to the socket
-/// (``ChunkWriter``).
+/// (``StreamBody``).
 ///
 /// Source: RFC 9110, RFC 9112; libmicrohttpd(3) 0.9.75.
 @Loop
@@ -46,6 +46,7 @@ public final class HTTPServer {
     private var closing: [(connection: Connection, handle: OpaquePointer)] = []
     private var ticking = false
     private(set) var isDraining = false
+    private var isClosed = false
     private var whenEmpty: Signal?
     /// The connection being handed to libmicrohttpd, for the callback that comes out of that very call.
     private var arriving: Connection?
@@ -61,11 +62,17 @@ public final class HTTPServer {
         daemon = gw_mhd_start(
             owner, onAccess, onTarget, onCompleted, onConnection,
             limits.headerBytes, UInt32(limits.maxConnections), UInt32(limits.idleTimeout.components.seconds))
-        guard let daemon else { throw ServerError.cannotStart }
+        guard let daemon else {
+            isClosed = true
+            throw ServerError.cannotStart
+        }
         daemonWatch = Loop.events.watch(gw_mhd_epoll_descriptor(daemon), for: .read) { [unowned self] _ in run() }
     }
 
-    isolated deinit { close() }
+    isolated deinit {
+        // Its connections refer to it: whoever makes a server drains or closes it.
+        precondition(isClosed, "a server was let go without close()")
+    }
 
     // MARK: Listening
 
@@ -92,8 +99,8 @@ public final class HTTPServer {
         connections.add(connection)
         connection.watchPeer()
         arriving = connection
-        // On failure libmicrohttpd has closed the socket; whether it called `connectionEnded` depends on how far
-        // it got, hence the check.
+        // On failure libmicrohttpd has closed the socket; whether it called `onConnection` depends on how far it got,
+        // hence the check.
         let added = address.withSockaddr { MHD_add_connection(daemon, socket, $0, $1) }
         if added == .NO, connection.isOpen { ended(connection) }
         arriving = nil
@@ -102,8 +109,11 @@ public final class HTTPServer {
         if !hasRoom() { listeners.forEach { $0.pause() } }
     }
 
-    /// libmicrohttpd has taken the connection over: hands out the one reference that it keeps until it closes.
-    func takeArriving() -> Connection? { arriving }
+    /// libmicrohttpd takes the connection over: the reference that it keeps until it closes.
+    func takeArriving() -> Connection? {
+        defer { arriving = nil }
+        return arriving
+    }
 
     func ended(_ connection: Connection) {
         connection.end(lingering: lingering)
@@ -164,10 +174,15 @@ public final class HTTPServer {
 
     // MARK: Ending
 
+    /// Answers under way.
+    public var runningAnswers: Int { connections.countWhere { $0.exchange != nil } }
+
     /// Stops accepting, closes idle connections, lets running answers finish for as long as `patience` lasts, cuts
-    /// what is left, and closes. Returns the number of answers that were cut.
+    /// what is left, and closes. Returns the number of connections that were cut.
+    /// - Parameter willCut: called before the cut, if there is one; handlers are then cancelled and have a moment to
+    ///   tell their clients.
     @discardableResult
-    public func drain(within patience: Duration) async -> Int {
+    public func drain(within patience: Duration, willCut: @Loop () -> Void = {}) async -> Int {
         isDraining = true
         listeners.forEach { $0.close() }
         listeners = []
@@ -175,6 +190,11 @@ public final class HTTPServer {
         run()
         await waitUntilEmpty(for: patience)
         let cut = connections.count
+        if cut > 0 {
+            willCut()
+            connections.forEach { $0.exchange?.cancelHandler() }
+            await waitUntilEmpty(for: .milliseconds(100))
+        }
         connections.forEach { $0.kill() }
         run()
         await waitUntilEmpty(for: .seconds(1))
@@ -202,6 +222,7 @@ public final class HTTPServer {
         // libmicrohttpd must not be stopped while connections are suspended; one pass resumes them.
         MHD_run(daemon)
         self.daemon = nil
+        isClosed = true
         if let daemonWatch { Loop.events.unwatch(daemonWatch) }
         MHD_stop_daemon(daemon)
         lingering.close()

@@ -44,7 +44,7 @@ struct HeaderFacts {
         method = String(cString: line.method)
         target = line.targetText
         speaksChunked = strcmp(line.version, "HTTP/1.0") != 0
-        if method.isEmpty || !method.utf8.allSatisfy(HeaderFacts.isTokenByte) {
+        if !Headers.isName(UnsafeRawBufferPointer(start: line.method, count: strlen(line.method))) {
             problem = .malformed("the method is not a token")
         } else if !line.isTight {
             problem = .malformed("the request line is not three words with a space between them")
@@ -83,11 +83,11 @@ struct HeaderFacts {
 
     private mutating func check(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
         guard problem == nil else { return }
-        if name.isEmpty || !name.allSatisfy(HeaderFacts.isTokenByte) {
+        if !Headers.isName(name) {
             problem = .malformed("a header name is not a token")
         } else if !HeaderFacts.areOneLine(name, value) {
             problem = .malformed("a header line is folded, contains NUL, or does not end in CR LF")
-        } else if value.contains(where: { ($0 < 0x20 && $0 != 0x09) || $0 == 0x7f }) {
+        } else if !Headers.isValue(value) {
             problem = .malformed("a header value contains a control character")
         } else if HeaderFacts.matches(name, "content-length") {
             checkLength(String(latin1: value))
@@ -145,15 +145,6 @@ struct HeaderFacts {
     private static func matches(_ name: UnsafeRawBufferPointer, _ lowercased: StaticString) -> Bool {
         name.count == lowercased.utf8CodeUnitCount
             && strncasecmp(name.baseAddress.unsafelyUnwrapped, lowercased.utf8Start, name.count) == 0
-    }
-
-    /// RFC 9110 section 5.6.2.
-    private static func isTokenByte(_ byte: UInt8) -> Bool {
-        switch byte {
-        case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: true
-        case 0x21, 0x23...0x27, 0x2a, 0x2b, 0x2d, 0x2e, 0x5e, 0x5f, 0x60, 0x7c, 0x7e: true
-        default: false
-        }
     }
 }
 

@@ -24,6 +24,7 @@ final class Listener {
     private let socket: Int32
     private let accepted: @Loop (Int32, SocketAddress) -> Void
     private var watch: Watch?
+    private var isHeld = false
 
     /// Accepted at most per turn, so that a flood of connections does not starve those there are.
     private static let acceptBatch = 64
@@ -46,12 +47,25 @@ final class Listener {
         resume()
     }
 
+    /// Goes on accepting.
     func resume() {
-        guard watch == nil else { return }
+        isHeld = false
+        startWatching()
+    }
+
+    /// Accepts nobody until ``resume()``; who comes waits in the kernel's backlog.
+    func pause() {
+        isHeld = true
+        stopWatching()
+    }
+
+    private func startWatching() {
+        guard watch == nil, !isHeld else { return }
+        // The listener is closed, and the watch with it, before it goes.
         watch = Loop.events.watch(socket, for: .read) { [unowned self] _ in acceptBatch() }
     }
 
-    func pause() {
+    private func stopWatching() {
         if let watch { Loop.events.unwatch(watch) }
         watch = nil
     }
@@ -80,8 +94,8 @@ final class Listener {
             case EAGAIN: return
             case EMFILE, ENFILE, ENOBUFS, ENOMEM:
                 // Nothing left to accept with: let others finish first.
-                pause()
-                Loop.events.schedule(after: .milliseconds(100)) { [weak self] in self?.resume() }
+                stopWatching()
+                Loop.events.schedule(after: .milliseconds(100)) { [weak self] in self?.startWatching() }
                 return
             default: continue  // The connection broke before it was taken (ECONNABORTED and its kin).
             }

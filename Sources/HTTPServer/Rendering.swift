@@ -45,7 +45,7 @@ final class Rendering {
 
     /// A response that declares a length and is sent without a body, as to HEAD.
     private static func empty(of length: Int) -> Rendering {
-        Rendering(made(MHD_create_response_from_callback(UInt64(length), 1, { _, _, _, _ in -2 }, nil, nil)))
+        Rendering(made(MHD_create_response_from_callback(UInt64(max(0, length)), 1, { _, _, _, _ in -2 }, nil, nil)))
     }
 
     /// libmicrohttpd returns nothing only when there is no memory.

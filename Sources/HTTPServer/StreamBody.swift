@@ -68,27 +68,19 @@ final class StreamBody: ResponseWriter {
     // MARK: The socket's side
 
     private func writeThrough(_ chunk: UnsafeRawBufferPointer) -> Flow {
-        let flow: Flow? = withFrame(of: chunk.count) { head, tail in
-            var left = [head, chunk, tail]
-            let total = head.count + chunk.count + tail.count
-            var sent = transmit(head, chunk, tail)
-            if sent == total { return .more }
-            if sent < 0 { return nil }
-            for index in left.indices {
-                let skipped = min(sent, left[index].count)
-                left[index] = UnsafeRawBufferPointer(rebasing: left[index][skipped...])
-                sent -= skipped
-                queue.append(left[index])
-            }
-            waitForRoom()
-            isFull = true
-            return .pause
+        let sent = withFrame(of: chunk.count) { head, tail in
+            let sent = transmit(head, chunk, tail)
+            if sent >= 0, sent < head.count + chunk.count + tail.count { keep([head, chunk, tail], after: sent) }
+            return sent
         }
-        guard let flow else {
+        if sent < 0 {
             exchange?.clientHasLeft()
             return .stop
         }
-        return flow
+        guard !queue.isEmpty else { return .more }
+        waitForRoom()
+        isFull = true
+        return .pause
     }
 
     /// - Returns: bytes taken, 0 if the socket is full, -1 if the connection is broken.
@@ -96,12 +88,21 @@ final class StreamBody: ResponseWriter {
         _ head: UnsafeRawBufferPointer, _ chunk: UnsafeRawBufferPointer, _ tail: UnsafeRawBufferPointer
     ) -> Int {
         withUnsafeTemporaryAllocation(of: iovec.self, capacity: 3) { pieces in
-            for (index, piece) in [head, chunk, tail].enumerated() {
-                pieces[index] = iovec(
-                    iov_base: UnsafeMutableRawPointer(mutating: piece.baseAddress), iov_len: piece.count)
-            }
+            pieces[0] = iovec(head)
+            pieces[1] = iovec(chunk)
+            pieces[2] = iovec(tail)
             let sent = writev(connection.socket, pieces.baseAddress, 3)
             return sent >= 0 ? sent : errno == EAGAIN || errno == EINTR ? 0 : -1
+        }
+    }
+
+    /// Keeps what the socket has not taken.
+    private func keep(_ pieces: [UnsafeRawBufferPointer], after sent: Int) {
+        var skipped = sent
+        for piece in pieces {
+            let taken = min(skipped, piece.count)
+            skipped -= taken
+            queue.append(UnsafeRawBufferPointer(rebasing: piece[taken...]))
         }
     }
 
@@ -196,5 +197,11 @@ final class StreamBody: ResponseWriter {
             let crlf = UnsafeRawBufferPointer(rebasing: bytes[18...])
             return body(UnsafeRawBufferPointer(rebasing: bytes[start...]), crlf)
         }
+    }
+}
+
+extension iovec {
+    fileprivate init(_ piece: UnsafeRawBufferPointer) {
+        self.init(iov_base: UnsafeMutableRawPointer(mutating: piece.baseAddress), iov_len: piece.count)
     }
 }

@@ -100,20 +100,28 @@ struct LineLogHandler: LogHandler {
 final class AccessLogLines: AccessLog {
     let isOn: Bool
     private let output: LogOutput
+    private let level: Logger.Level
 
-    init(output: LogOutput, isOn: Bool) {
+    init(output: LogOutput, level: Logger.Level) {
         self.output = output
-        self.isOn = isOn
+        self.level = level
+        isOn = level <= .warning
     }
 
     func record(_ record: AccessRecord) {
+        guard level <= self.level(of: record) else { return }
         output.write(output.format == .text ? text(record) : json(record))
+    }
+
+    /// What failed on our side of the client is a warning.
+    private func level(of record: AccessRecord) -> Logger.Level {
+        record.status >= 500 || (record.error != nil && record.status < 400) ? .warning : .info
     }
 
     private func text(_ record: AccessRecord) -> String {
         let time = LogOutput.timestamp(record.start + record.duration)
         var line =
-            "\(time) info \(record.peer) \(plain(record.method)) \(plain(record.target)) \(record.status) \(record.bytes)B"
+            "\(time) \(level(of: record)) \(record.peer) \(plain(record.method)) \(plain(record.target)) \(record.status) \(record.bytes)B"
         line += " \(milliseconds(record.duration))ms"
         if let first = record.firstByte { line += " first=\(milliseconds(first))ms" }
         if let backend = record.backend { line += " backend=\(backend)" }
@@ -132,7 +140,8 @@ final class AccessLogLines: AccessLog {
 
     private func json(_ record: AccessRecord) -> String {
         let time = LogOutput.timestamp(record.start + record.duration)
-        var line = #"{"time":"\#(time)","level":"info","message":"request","id":\#(JSONText.quoted(record.id))"#
+        var line =
+            #"{"time":"\#(time)","level":"\#(level(of: record))","message":"request","id":\#(JSONText.quoted(record.id))"#
         line += #","client":"\#(record.peer)","method":\#(JSONText.quoted(record.method))"#
         line += #","target":\#(JSONText.quoted(record.target)),"status":\#(record.status),"bytes":\#(record.bytes)"#
         line += #","duration_ms":\#(milliseconds(record.duration))"#

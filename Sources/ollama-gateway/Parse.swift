@@ -19,7 +19,7 @@ enum Parse {
         { text in
             guard let span = Span(text), bounds.contains(span.duration) else {
                 throw ValidationError(
-                    "allowed is a duration from \(Span(bounds.lowerBound)) to \(Span(bounds.upperBound)), such as 500ms, 5s, 10m, or seconds."
+                    "allowed is a duration from \(Span(bounds.lowerBound)) to \(Span(bounds.upperBound)), such as 5s, 10m or 1h."
                 )
             }
             return span

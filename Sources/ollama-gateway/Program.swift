@@ -36,8 +36,9 @@ enum Program {
         let gateway = Gateway(
             backends: options.boxes.backends.list, transport: client, settings: options.gateway,
             clock: { LogOutput.now() },
-            log: AccessLogLines(output: output, isOn: options.logs.logLevel <= .info))
+            log: AccessLogLines(output: output, level: options.logs.logLevel))
         let server = try HTTPServer(handler: gateway, limits: options.server)
+        defer { server.close() }
         for address in options.addresses {
             let bound = try server.listen(on: address)
             log.notice("listening on \(bound)")
@@ -45,11 +46,13 @@ enum Program {
         log.notice("ollama-gateway \(version) in front of \(options.boxes.backends)")
 
         let signal = try await nextSignal()
+        let name = signal == SIGINT ? "SIGINT" : "SIGTERM"
         let patience = options.listening.drainTimeout
-        log.notice("\(signal == SIGINT ? "SIGINT" : "SIGTERM"): running answers may take \(patience) to finish")
-        let cut = await server.drain(within: patience.duration)
+        let running = server.runningAnswers
+        log.notice(running == 0 ? "\(name)" : "\(name): \(running) running answers may take \(patience) to finish")
+        let cut = await server.drain(within: patience.duration) { gateway.isEnding = true }
         client.close()
-        if cut > 0 { log.warning("\(cut) connections were cut after \(patience)") }
+        if cut > 0 { log.warning("cut after \(patience): \(cut) connections") }
         log.notice("ended")
     }
 
@@ -59,7 +62,10 @@ enum Program {
         var caught: Int32 = 0
         try await Signal.wait { arrived in
             Loop.events.onSignals([SIGTERM, SIGINT]) { number in
-                if caught != 0 { _exit(128 + number) }
+                if caught != 0 {
+                    LogOutput.complain("a second signal: ended at once")
+                    _exit(128 + number)
+                }
                 caught = number
                 arrived.fire()
             }

@@ -189,6 +189,55 @@ def test_a_field_value_of_a_box_cannot_split_the_answer(box, gateway):
     assert not any(b"\r" in value or b"\0" in value for _, value in answer.fields)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"HTTP/1.1 200 OK\r\n folded: x\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: +2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nHTTP/a: b\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n" + b"x" * 300_000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ],
+    ids=lambda odd: repr(odd[:50]),
+)
+def test_an_odd_header_of_a_box_harms_nobody(box, start_gateway, odd):
+    """Alternating with good ones, for what it may do to a kept connection and to what serves it."""
+    gateway = start_gateway(box.address, first_byte_timeout="2s", idle_timeout="2s")
+    good = b"HTTP/1.1 200 OK\r\nX-Long: %s\r\nContent-Length: 2\r\n\r\nok" % (b"v" * 60)
+    answers = iter([good, odd] * 3)
+    box.script = lambda exchange: exchange.send(next(answers))
+    for _ in range(3):
+        assert ask(gateway.address, "GET", "/api/tags").body == b"ok"
+        assert ask(gateway.address, "GET", "/api/tags").status in (200, 204, 304, 502, 504)
+    assert gateway.is_healthy()
+
+
+@pytest.mark.parametrize("path", ["/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete"])
+def test_what_changes_a_box_is_never_sent_twice(box, gateway, path):
+    """Not even when a kept connection breaks before the answer, where other requests may be sent again."""
+    for _ in range(3):
+        assert ask(gateway.address, "GET", "/api/tags").status == 200
+    box.script = lambda exchange: exchange.cut()
+    before = len(box.asked)
+    check_error(ask(gateway.address, "POST", path, body={"model": "x"}), path, 502)
+    assert len(box.asked) - before == 1
+
+
+def test_an_answer_cut_by_the_end_of_the_gateway_says_so(start_ollama, start_gateway):
+    ollama = start_ollama(tokens=1000, interval="20ms")
+    gateway = start_gateway(ollama.address, drain_timeout="300ms")
+    with Connection(gateway.address) as client:
+        client.request("POST", "/api/chat", body=CHAT | {"stream": True})
+        client.read_head()
+        client.read_part()
+        gateway.signal()
+        answer = client.read_rest()
+    assert answer.body.splitlines()[-1] == b'{"error":"the gateway is ending"}'
+    assert not answer.complete
+    assert gateway.wait() == 0
+
+
 # MARK: Cuts amid a stream
 
 
