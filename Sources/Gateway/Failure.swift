@@ -50,7 +50,8 @@ struct Failure {
     }
 }
 
-/// The three APIs, each with its own form of an error. Source: OLLAMA.md section 2.
+/// The three APIs, each with its own form of an error. Source: Ollama's `openai` and `anthropic`
+/// packages, `NewError`.
 enum Dialect {
     case native, openAI, anthropic
 

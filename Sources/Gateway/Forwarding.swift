@@ -1,7 +1,7 @@
 import HTTPCore
 
 /// Which header fields pass through the gateway, and which it adds.
-/// Source: RFC 9110 section 7.6.1; OLLAMA.md on `Origin` and `Host`.
+/// Source: RFC 9110 section 7.6.1; Ollama's `server/routes.go` on `Origin` and `Host`.
 enum Forwarding {
     /// Said between neighbours, never passed on.
     private static let hopByHop = [

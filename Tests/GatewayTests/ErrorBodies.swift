@@ -1,6 +1,6 @@
 import FoundationEssentials
 
-/// The three forms of an error, read as a client reads them. Source: OLLAMA.md section 2.
+/// The three forms of an error, read as a client reads them.
 struct NativeError: Decodable {
     let error: String
 }

@@ -122,7 +122,7 @@ import Testing
             #expect(
                 back.map { Array($0.unicodeScalars) } == [Array(text.unicodeScalars)],
                 "U+\(String(scalar.value, radix: 16))")
-            // httpx splits lines at all of these: OLLAMA.md section 6.
+            // httpx splits lines at all of these.
             #expect(
                 quoted.unicodeScalars.allSatisfy {
                     $0.value >= 0x20 && ![0x7f, 0x85, 0x2028, 0x2029].contains($0.value)
