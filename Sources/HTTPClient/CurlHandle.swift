@@ -55,10 +55,11 @@ final class CurlHandle {
     var message: String { String(cString: errorText) }
 
     /// Sets what is to be sent.
-    func prepare(_ request: ClientRequest) {
+    /// - Parameter prefix: the path in the request's origin.
+    func prepare(_ request: ClientRequest, prefix: String) {
         errorText.pointee = 0
         gw_curl_set_text(easy, CURLOPT_URL, request.origin)
-        (CurlHandle.path(of: request.origin) + request.target).withLatin1CString {
+        (prefix + request.target).withLatin1CString {
             _ = gw_curl_set_text(easy, CURLOPT_REQUEST_TARGET, $0)
         }
         // On a kept connection that turns out to be dead libcurl sends a request again by itself.
@@ -123,13 +124,6 @@ final class CurlHandle {
         gw_curl_set_pointer(easy, CURLOPT_POSTFIELDS, nil)
         headerList?.deallocate()
         headerList = nil
-    }
-
-    /// The path in an origin, without a slash at its end: `/prefix` in `https://host/prefix/`.
-    private static func path(of origin: String) -> String {
-        guard let scheme = origin.firstRange(of: "://") else { return "" }
-        let path = origin[scheme.upperBound...].drop { $0 != "/" }
-        return path.hasSuffix("/") ? String(path.dropLast()) : String(path)
     }
 }
 

@@ -31,6 +31,8 @@ public final class HTTPClient {
     private var timer: Timer?
     private var wakeAt = UInt64.max
     private var isClosed = false
+    /// The path in each origin seen so far; there are as many as backends.
+    private var paths: [String: String] = [:]
 
     private static let isInitialized: Bool = curl_global_init(Int(CURL_GLOBAL_DEFAULT)) == CURLE_OK
 
@@ -82,6 +84,16 @@ public final class HTTPClient {
         active = [:]
         if let timer { Loop.events.cancel(timer) }
         curl_multi_cleanup(multi)
+    }
+
+    /// The path in an origin, without a slash at its end: `/prefix` in `https://host/prefix/`.
+    func path(of origin: String) -> String {
+        if let known = paths[origin] { return known }
+        let authority = origin.firstRange(of: "://").map { origin[$0.upperBound...] } ?? origin[...]
+        let path = authority.drop { $0 != "/" }
+        let trimmed = path.hasSuffix("/") ? String(path.dropLast()) : String(path)
+        paths[origin] = trimmed
+        return trimmed
     }
 
     // MARK: Transfers

@@ -44,7 +44,7 @@ final class Transfer {
         if Task.isCancelled { return waiter.resume(throwing: CancellationError()) }
         self.waiter = waiter
         handle.transfer = self
-        handle.prepare(request)
+        handle.prepare(request, prefix: client.path(of: request.origin))
         body.onResume = { [weak self] in self?.resumeBody() }
         body.onCancel = { [weak self] in self?.cancel() }
         client.add(self)

@@ -86,8 +86,9 @@ import Testing
     @Test @Loop func `a slow handler is not the client's fault`() async throws {
         let server = try TestServer(
             limits: limits {
-                $0.headerTimeout = .milliseconds(100)
-                $0.bodyTimeout = .milliseconds(100)
+                // Time enough for a busy machine to send the request, and less than the handler takes.
+                $0.headerTimeout = .seconds(2)
+                $0.bodyTimeout = .seconds(2)
                 $0.idleTimeout = .seconds(1)
             }
         ) { request, reply, _ in
