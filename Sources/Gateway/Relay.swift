@@ -47,10 +47,12 @@ final class Relay {
 
     /// Whether the request does something to the box's models, and must not be done twice.
     private var changesTheBox: Bool {
-        ["/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/"].contains {
-            request.path.hasPrefix($0)
-        }
+        Relay.changingPaths.contains { request.path.hasPrefix($0) }
     }
+
+    private static let changingPaths = [
+        "/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/",
+    ]
 
     // MARK: An answer
 

@@ -113,17 +113,7 @@ final class CurlHandle {
         if case .stream(_, nil) = request.body { lines.add("Transfer-Encoding: chunked") }
         let list = lines.list()
         gw_curl_set_pointer(easy, CURLOPT_HTTPHEADER, list)
-        headerList?.deallocate()
         headerList = list
-    }
-
-    /// Lets go of the request.
-    func clear() {
-        transfer = nil
-        gw_curl_set_pointer(easy, CURLOPT_HTTPHEADER, nil)
-        gw_curl_set_pointer(easy, CURLOPT_POSTFIELDS, nil)
-        headerList?.deallocate()
-        headerList = nil
     }
 }
 

@@ -79,7 +79,7 @@ public final class HTTPClient {
         for transfer in active.values {
             curl_multi_remove_handle(multi, transfer.handle.easy)
             transfer.ended(.failed(.local, "the client was closed"))
-            transfer.handle.clear()
+            transfer.handle.transfer = nil
         }
         active = [:]
         if let timer { Loop.events.cancel(timer) }
@@ -132,7 +132,7 @@ public final class HTTPClient {
         guard !isClosed, active[ObjectIdentifier(handle)] === transfer else { return }
         active[ObjectIdentifier(handle)] = nil
         curl_multi_remove_handle(multi, handle.easy)
-        handle.clear()
+        handle.transfer = nil
     }
 
     // MARK: libcurl's sockets and timer

@@ -71,7 +71,7 @@ final class Transfer {
             headers.reserve(8)
         } else if let colon = text.firstIndex(of: 0x3a) {
             let name = UnsafeRawBufferPointer(rebasing: text[..<colon])
-            let value = UnsafeRawBufferPointer(rebasing: text[(colon + 1)...].trimmingBlanks())
+            let value = UnsafeRawBufferPointer(rebasing: text[(colon + 1)...]).withoutBlanks
             // What is no header field is not passed on: it might be one to somebody else.
             if Headers.isName(name), Headers.isValue(value) {
                 headers.append(String(latin1: name), String(latin1: value))
@@ -81,10 +81,7 @@ final class Transfer {
 
     /// The length that the header declares, if it can be believed. Source: RFC 9112 section 6.3.
     private func declaredLength() -> Int? {
-        guard headers["transfer-encoding"] == nil, let text = headers["content-length"],
-            text.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 })
-        else { return nil }
-        return Int(text)
+        headers["transfer-encoding"] == nil ? headers["content-length"].flatMap(Headers.length) : nil
     }
 
     private func headerComplete() {
@@ -141,7 +138,7 @@ final class Transfer {
 
     func uploadMore(into room: UnsafeMutableRawBufferPointer) -> Int {
         progressed()
-        guard case .stream(let source, _) = request.body else { return 0 }
+        guard case .stream(let source, let length) = request.body else { return 0 }
         // Not before there is a connection: a body that nobody has touched can be sent elsewhere.
         let upload = upload ?? Upload(source) { [weak self] in self?.resumeUpload() }
         self.upload = upload
@@ -151,9 +148,8 @@ final class Transfer {
             return count
         case .end:
             // Less than was declared must not look complete.
-            if case .stream(_, let length?) = request.body, uploaded < length { return gw_curl_read_abort }
+            if let length, uploaded < length { return gw_curl_read_abort }
             isUploaded = true
-            progressed()
             return 0
         case .broken: return gw_curl_read_abort
         case .nothingYet:
@@ -274,15 +270,5 @@ final class Transfer {
                     ))
         }
         body.finish(error)
-    }
-}
-
-extension Slice<UnsafeRawBufferPointer> {
-    /// Without spaces and tabs at both ends.
-    fileprivate func trimmingBlanks() -> Slice<UnsafeRawBufferPointer> {
-        let isBlank = { (byte: UInt8) in byte == 0x20 || byte == 0x09 }
-        let head = drop(while: isBlank)
-        guard let last = head.lastIndex(where: { !isBlank($0) }) else { return head[head.startIndex..<head.startIndex] }
-        return head[...last]
     }
 }

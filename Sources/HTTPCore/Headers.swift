@@ -43,6 +43,11 @@ public struct Headers: Sendable {
 
     public mutating func reserve(_ capacity: Int) { fields.reserveCapacity(capacity) }
 
+    /// What a `Content-Length` says: digits and nothing else; nil for anything that is no length.
+    public static func length(_ text: String) -> Int? {
+        text.utf8.allSatisfy { $0 >= 0x30 && $0 <= 0x39 } ? Int(text) : nil
+    }
+
     /// Whether bytes are a token, as names of headers and methods are. Source: RFC 9110 section 5.6.2.
     public static func isName(_ bytes: UnsafeRawBufferPointer) -> Bool {
         !bytes.isEmpty
@@ -81,6 +86,16 @@ public struct Headers: Sendable {
 extension Headers: ExpressibleByDictionaryLiteral {
     public init(dictionaryLiteral elements: (String, String)...) {
         fields = elements.map { (name: $0.0, value: $0.1) }
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    /// Without spaces and tabs at both ends, which are no part of a header's value. Source: RFC 9112 section 5.1.
+    public var withoutBlanks: UnsafeRawBufferPointer {
+        let isBlank = { (byte: UInt8) in byte == 0x20 || byte == 0x09 }
+        let head = drop(while: isBlank)
+        let end = head.lastIndex { !isBlank($0) }.map { $0 + 1 } ?? head.startIndex
+        return UnsafeRawBufferPointer(rebasing: head[..<end])
     }
 }
 

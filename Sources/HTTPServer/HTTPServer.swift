@@ -86,11 +86,11 @@ public final class HTTPServer {
         return bound[0].address
     }
 
-    /// True while one more connection may come; the listeners ask before each.
-    func hasRoom() -> Bool { connections.count < limits.maxConnections }
+    /// True while one more connection may come.
+    private var hasRoom: Bool { connections.count < limits.maxConnections }
 
     private func accept(_ socket: Int32, _ address: SocketAddress) {
-        guard let daemon, hasRoom(), connections.admits(address.peer, limit: limits.maxConnectionsPerPeer) else {
+        guard let daemon, hasRoom, connections.admits(address.peer, limit: limits.maxConnectionsPerPeer) else {
             Glibc.close(socket)
             return
         }
@@ -106,7 +106,7 @@ public final class HTTPServer {
         arriving = nil
         startTicking()
         runSoon()
-        if !hasRoom() { listeners.forEach { $0.pause() } }
+        if !hasRoom { listeners.forEach { $0.pause() } }
     }
 
     /// libmicrohttpd takes the connection over: the reference that it keeps until it closes.
@@ -118,7 +118,7 @@ public final class HTTPServer {
     func ended(_ connection: Connection) {
         connection.end(lingering: lingering)
         connections.remove(connection)
-        if hasRoom() && !isDraining { listeners.forEach { $0.resume() } }
+        if hasRoom && !isDraining { listeners.forEach { $0.resume() } }
         if connections.count == 0 { whenEmpty?.fire() }
     }
 
@@ -137,8 +137,8 @@ public final class HTTPServer {
         // An answer takes two passes (build the header, send it), and a streamed one a third (ask for its body).
         for _ in 0..<4 {
             MHD_run(daemon)
-            rememberClosing()
-            guard gw_mhd_must_run_now(daemon) != 0 || !closing.isEmpty else { return }
+            sweepClosed()
+            guard gw_mhd_must_run_now(daemon) != 0 else { return }
         }
         Loop.events.schedule(after: .zero) { [weak self] in self?.run() }
     }
@@ -148,7 +148,7 @@ public final class HTTPServer {
 
     /// libmicrohttpd 0.9.75 marks a connection closed when its body's reader breaks off, and then waits for an event
     /// on it that never comes. Suspended and resumed, the connection is looked at again and cleaned up.
-    private func rememberClosing() {
+    private func sweepClosed() {
         let due = closing
         closing = []
         for (connection, handle) in due where connection.isOpen {

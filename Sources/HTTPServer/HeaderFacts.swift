@@ -99,7 +99,7 @@ struct HeaderFacts {
     }
 
     private mutating func checkLength(_ text: String) {
-        guard !text.isEmpty, text.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }), let length = Int(text) else {
+        guard let length = Headers.length(text) else {
             problem = .malformed("Content-Length is not a number: '\(text.prefix(40))'")
             return
         }
@@ -157,12 +157,12 @@ extension Headers {
             _ = MHD_get_connection_values_n(
                 handle, MHD_ValueKind.HEADER_KIND,
                 { context, _, name, nameLength, value, valueLength in
-                    // libmicrohttpd leaves the blanks behind a value, which are no part of it (RFC 9112 section 5.1).
-                    var end = value == nil ? 0 : valueLength
-                    while end > 0, value?[end - 1] == 0x20 || value?[end - 1] == 0x09 { end -= 1 }
                     context.unsafelyUnwrapped.assumingMemoryBound(to: Headers.self).pointee.append(
                         String(latin1: UnsafeRawBufferPointer(start: name, count: nameLength)),
-                        String(latin1: UnsafeRawBufferPointer(start: value, count: end)))
+                        // libmicrohttpd leaves the blanks behind a value.
+                        String(
+                            latin1: UnsafeRawBufferPointer(start: value, count: value == nil ? 0 : valueLength)
+                                .withoutBlanks))
                     return .YES
                 }, headers)
         }

@@ -26,7 +26,7 @@ final class Rendering {
     static func stream(_ body: StreamBody, headers: Headers, length: Int?, closing: Bool) -> Rendering {
         let size = length.map(UInt64.init) ?? UInt64.max  // MHD_SIZE_UNKNOWN
         // Only a counted body passes through this buffer.
-        let block = length == nil ? 1 : min(max(length ?? 0, 1), 32 * 1024)
+        let block = length.map { min(max($0, 1), 32 * 1024) } ?? 1
         let context = Unmanaged.passRetained(body).toOpaque()
         let rendering = Rendering(
             made(MHD_create_response_from_callback(size, block, onRead, context, onStreamFreed)))
