@@ -24,7 +24,7 @@ build: deps ## build the programs for release, into .build/release
 	swift build -c release --static-swift-stdlib
 
 test: deps-test ## run all tests: of the parts, and of the programs on live sockets
-	swift test
+	swift test --no-parallel  # one loop serves them all: together they would hold each other up
 	$(MAKE) --no-print-directory build
 	BIN=$(PROGRAMS) PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cacheprovider Tests/EndToEnd
 

@@ -194,8 +194,8 @@ final class Transfer {
 
     private func checkClock() {
         timer = nil
-        // Who waits for the client's side of things does not wait for the server.
-        if pausesBody || pausesUpload { progressed() }
+        // Who waits for the client's side of things does not wait for the server, and connecting has a limit of its own.
+        if pausesBody || pausesUpload || !hasSent { progressed() }
         guard Loop.events.now &- lastProgress >= patience else { return watchClock() }
         giveUp(
             isMoving

@@ -110,6 +110,13 @@ public final class RawSocket: Sendable {
     @discardableResult
     public func send(_ text: String) async -> Int { await send(Array(text.utf8)) }
 
+    /// Sends a short text before this call returns: on a connection just made, before its server has seen it.
+    public func sendNow(_ text: String) {
+        let bytes = Array(text.utf8)
+        let sent = Glibc.send(number, bytes, bytes.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+        precondition(sent == bytes.count, "the kernel does not take \(bytes.count) bytes at once (errno \(errno))")
+    }
+
     // MARK: Receiving
 
     /// Receives as many bytes as asked for, or fewer if they do not come.
