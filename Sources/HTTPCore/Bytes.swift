@@ -78,6 +78,12 @@ public struct ByteBuffer: ~Copyable {
         text.withUTF8 { append(UnsafeRawBufferPointer($0)) }
     }
 
+    public mutating func append(byte: UInt8) {
+        makeRoom(for: 1)
+        memory.unsafelyUnwrapped.storeBytes(of: byte, toByteOffset: tail, as: UInt8.self)
+        tail += 1
+    }
+
     /// Appends text in ISO-8859-1, as ``Headers`` have it; scalars beyond U+00FF become `?`.
     public mutating func append(latin1 text: String) {
         if text.isPlain { return append(text) }
