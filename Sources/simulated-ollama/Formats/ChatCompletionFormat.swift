@@ -95,7 +95,10 @@ final class ChatCompletionFormat: AnswerFormat {
         }
         if !answer.calls.isEmpty {
             bytes.append(#","tool_calls":["#)
-            for call in answer.calls { call.appendForOpenAI(to: &bytes) }
+            for (index, call) in answer.calls.enumerated() {
+                if index > 0 { bytes.append(",") }
+                call.appendForOpenAI(to: &bytes)
+            }
             bytes.append("]")
         }
         bytes.append(#"},"finish_reason":"#)

@@ -77,7 +77,10 @@ final class NativeFormat: AnswerFormat {
         }
         if !answer.calls.isEmpty {
             bytes.append(#","tool_calls":["#)
-            for call in answer.calls { call.append(to: &bytes) }
+            for (index, call) in answer.calls.enumerated() {
+                if index > 0 { bytes.append(",") }
+                call.append(to: &bytes)
+            }
             bytes.append("]")
         }
         if isChat { bytes.append("}") }
