@@ -1,0 +1,80 @@
+/// A model's name as Ollama compares it: `[host/][namespace/]model[:tag]` with the defaults filled in, in lower case
+/// and without `:local`.
+///
+///     ModelName(" LLaMA3.2 ") == ModelName("registry.ollama.ai/library/llama3.2:latest")
+///
+/// A name that Ollama would refuse is kept as it is, and equals no valid one.
+/// Source: Ollama's `types/model/name.go` and `internal/modelref/modelref.go`.
+struct ModelName: Hashable, Sendable, CustomStringConvertible {
+    /// The name as Ollama lists it: without the default host and namespace, always with the tag; "" if there is none.
+    let description: String
+    /// Whether ollama.com runs it (`:cloud`, or a tag that ends in `-cloud`), whatever box is asked.
+    let isCloud: Bool
+
+    init(_ written: String) {
+        var name = ModelName.lowered(written)
+        guard !name.isEmpty else {
+            (description, isCloud) = ("", false)
+            return
+        }
+        var source = ModelName.source(of: name)
+        if source.elementsEqual("local".utf8), let colon = name.lastIndex(of: ModelName.colon) {
+            name.removeSubrange(colon...)
+            source = ModelName.source(of: name)
+        }
+        isCloud =
+            source.elementsEqual("cloud".utf8)
+            || source.suffix(6).elementsEqual("-cloud".utf8) && !source.contains(ModelName.slash)
+        description = ModelName.complete(name)
+    }
+
+    private static let slash = UInt8(ascii: "/")
+    private static let colon = UInt8(ascii: ":")
+
+    /// What stands behind the last colon, where Ollama looks for the place that a model runs at.
+    private static func source(of name: [UInt8]) -> [UInt8] {
+        guard let colon = name.lastIndex(of: colon), colon + 1 < name.count else { return [] }
+        return lowered(String(decoding: name[(colon + 1)...], as: UTF8.self))
+    }
+
+    /// Takes default parts away and puts a missing tag in.
+    private static func complete(_ name: [UInt8]) -> String {
+        var path = name[...]
+        // A scheme before the host is of no account.
+        if let colon = path.firstIndex(of: colon), path[(colon + 1)...].starts(with: [slash, slash]) {
+            path = path[(colon + 3)...]
+        }
+        var slashes = 0
+        var partStart = path.startIndex
+        for place in path.indices where path[place] == slash {
+            guard place > partStart else { return String(decoding: name, as: UTF8.self) }
+            slashes += 1
+            partStart = place + 1
+        }
+        let tag = path[partStart...].lastIndex(of: colon)
+        guard (tag ?? path.endIndex) > partStart, tag != path.endIndex - 1 else {
+            return String(decoding: name, as: UTF8.self)
+        }
+        if slashes == 2, path.starts(with: "registry.ollama.ai/".utf8) {
+            path = path.dropFirst(19)
+            slashes = 1
+        }
+        if slashes == 1, path.starts(with: "library/".utf8) { path = path.dropFirst(8) }
+        let text = String(decoding: path, as: UTF8.self)
+        return tag == nil ? text + ":latest" : text
+    }
+
+    /// The text without white space around it (as Unicode has it: `strings.TrimSpace`), and in lower case as far as
+    /// ASCII goes: valid names consist of nothing else.
+    private static func lowered(_ text: String) -> [UInt8] {
+        var rest = text.unicodeScalars[...]
+        while let first = rest.first, first.isSpace { rest.removeFirst() }
+        while let last = rest.last, last.isSpace { rest.removeLast() }
+        return Substring(rest).utf8.map { (0x41...0x5a).contains($0) ? $0 | 0x20 : $0 }
+    }
+}
+
+extension Unicode.Scalar {
+    /// White space; for what is in nearly every name the answer is known without Unicode's tables.
+    fileprivate var isSpace: Bool { !(0x21...0x7e).contains(value) && properties.isWhitespace }
+}
