@@ -6,6 +6,9 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
     .enableUpcomingFeature("ExistentialAny"),
     .treatAllWarnings(as: .error, .when(configuration: .debug)),
+    // The tests, built for debugging, check at run time that nothing is changed while it is being changed. Checked in
+    // the released program too, it cost 6 % of a cache hit's instructions.
+    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
 ]
 
 func target(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -60,9 +63,11 @@ let package = Package(
         target("Gateway", ["HTTPCore", "EventLoop"]),
 
         executable(
-            "ollama-gateway", ["Gateway", "HTTPServer", "HTTPClient", "HTTPCore", "EventLoop", argumentParser, logging]),
+            "ollama-gateway",
+            ["Gateway", "HTTPServer", "HTTPClient", "HTTPCore", "EventLoop", "Digests", argumentParser, logging]),
         executable("simulated-ollama", ["HTTPServer", "HTTPCore", "EventLoop", "Digests", argumentParser]),
         executable("stream-load", path: "Benchmarks/StreamLoad", ["EventLoop", argumentParser]),
+        executable("cache-scale", path: "Benchmarks/CacheScale", ["Gateway", "HTTPCore"]),
 
         testSupport("TestSupport", path: "Tests/Support", ["EventLoop"]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),
@@ -70,7 +75,7 @@ let package = Package(
         tests("HTTPServerTests", ["HTTPServer", "HTTPCore", "EventLoop", "TestSupport"]),
         tests("HTTPClientTests", ["HTTPClient", "HTTPServer", "HTTPCore", "EventLoop", "TestSupport"]),
         tests("DigestsTests", ["Digests"]),
-        tests("GatewayTests", ["Gateway", "HTTPCore", "EventLoop", "TestSupport"]),
+        tests("GatewayTests", ["Gateway", "HTTPCore", "EventLoop", "Digests", "TestSupport"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,8 +1,12 @@
--- The request of the proxied benchmark, and its summary as one line of JSON (times in microseconds).
+-- The request of the benchmarks, its body given after `--`, and wrk's summary as one line of JSON (times in
+-- microseconds).
 
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = '{"model":"llama3.2","prompt":"Why is the sky blue? Answer in one short sentence, please.","stream":false}'
+
+function init(arguments)
+    wrk.body = arguments[1]
+end
 
 function done(summary, latency)
     local errors = summary.errors

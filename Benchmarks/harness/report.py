@@ -57,6 +57,7 @@ def machine(gateway):
         ("Swift", _search(r"Swift version (\S+)", _output("swift", "--version")) + ", " + linked),
         ("nginx", _search(r"nginx/(\S+)", _output("nginx", "-v"))),
         ("wrk", _search(r"wrk (?:debian/)?(\S+)", _output("wrk", "-v"))),
+        ("valgrind", _search(r"valgrind-(\S+)", _output("valgrind", "--version"))),
         ("libmicrohttpd", _library_version("libmicrohttpd")),
         ("libcurl", _library_version("libcurl")),
     ]

@@ -44,6 +44,13 @@ public actor Loop {
         try await Signal.wait { signal in timer = events.schedule(after: delay) { signal.fire() } }
     }
 
+    /// Runs `body` on another thread, and waits for what it returns without holding up the loop.
+    ///
+    /// Not by `@concurrent`: a task that prefers the loop's executor runs even that on the loop.
+    public static func elsewhere<T: Sendable>(_ body: @escaping @Sendable () -> T) async -> T {
+        await Task.detached(executorPreference: globalConcurrentExecutor) { body() }.value
+    }
+
     /// Runs `body` on the loop: now if this is its thread, else as soon as it can.
     public static func onLoop(_ body: @escaping @Loop () -> Void) {
         if events.isCurrent { unchecked(body) } else { Task { @Loop in body() } }

@@ -11,6 +11,8 @@ public struct AccessRecord: Sendable {
     public let target: String
     public var status = 0
     public var backend: String?
+    /// How the cache was used: `HIT`, `MISS`, `COALESCED`, `BYPASS`; nil where it has no business.
+    public var cache: String?
     /// Bytes of the answer's body.
     public var bytes = 0
     /// Microseconds until the backend's answer began.
@@ -32,7 +34,22 @@ public struct AccessRecord: Sendable {
 /// Takes one record a request.
 @Loop
 public protocol AccessLog: AnyObject {
-    /// False if records go nowhere; then none are made.
-    var isOn: Bool { get }
+    /// Which records it wants; others are not made.
+    var wants: AccessLogWish { get }
     func record(_ record: AccessRecord)
+}
+
+/// Which requests a log wants to hear of.
+public enum AccessLogWish: Sendable {
+    case all
+    /// Those that failed on this side of the client.
+    case failures
+    case none
+
+    func includes(failure: Bool) -> Bool { self == .all || (self == .failures && failure) }
+}
+
+extension AccessRecord {
+    /// Whether it failed on our side of the client.
+    public var isFailure: Bool { status >= 500 || (error != nil && status < 400) }
 }

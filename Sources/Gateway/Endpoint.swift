@@ -11,9 +11,6 @@ package enum Endpoint: String, CaseIterable, Sendable {
     case messages = "/v1/messages"
     case transcriptions = "/v1/audio/transcriptions"
 
-    /// Its place in the list.
-    var number: Int { Endpoint.allCases.firstIndex(of: self) ?? 0 }
-
     /// Whether its answers can be kept: those of the others depend on more than the request, or are not understood.
     var isCacheable: Bool {
         switch self {

@@ -7,11 +7,17 @@ struct Failure {
 
     let status: Int
     let message: String
+    /// In whole seconds: when it is worth another try.
+    var retryAfter: Int?
 
-    init(status: Int, message: String) {
+    init(status: Int, message: String, retryAfter: Int? = nil) {
         self.status = status
         self.message = message
+        self.retryAfter = retryAfter
     }
+
+    static let left = Failure(status: clientLeft, message: "the client left")
+    static let ending = Failure(status: 503, message: "the gateway is shutting down")
 
     init(_ error: any Error, backend: Backend) {
         switch error {
@@ -43,9 +49,12 @@ struct Failure {
     }
 
     /// The answer to a request for `path`, in the words of the API that the path belongs to.
-    func response(to path: String, id: String) -> Response {
-        Response(
-            status: status, headers: ["Content-Type": "application/json; charset=utf-8", "X-Request-Id": id],
+    func response(to path: String, id: String, adding fields: Headers = [:]) -> Response {
+        var headers: Headers = ["Content-Type": "application/json; charset=utf-8", "X-Request-Id": id]
+        if let retryAfter { headers.append("Retry-After", String(retryAfter)) }
+        for field in fields.fields { headers.append(field.name, field.value) }
+        return Response(
+            status: status, headers: headers,
             body: Bytes(Dialect(path: path).body(status: status, message: message, id: id)))
     }
 }
@@ -71,14 +80,22 @@ enum Dialect {
         case .native:
             return #"{"error":\#(message)}"#
         case .openAI:
-            let type = status == 400 ? "invalid_request_error" : status == 404 ? "not_found_error" : "api_error"
-            return #"{"error":{"message":\#(message),"type":"\#(type)","param":null,"code":null}}"#
+            let type =
+                switch status {
+                case 400: "invalid_request_error"
+                case 404: "not_found_error"
+                case 429: "rate_limit_error"
+                default: "api_error"
+                }
+            let code = status == 429 ? #""rate_limit_exceeded""# : "null"
+            return #"{"error":{"message":\#(message),"type":"\#(type)","param":null,"code":\#(code)}}"#
         case .anthropic:
             let type =
                 switch status {
                 case 400: "invalid_request_error"
                 case 404: "not_found_error"
                 case 413: "request_too_large"
+                case 429: "rate_limit_error"
                 case 503: "overloaded_error"
                 default: "api_error"
                 }
@@ -100,7 +117,7 @@ public enum JSONText {
             case "\n": result += "\\n"
             case "\r": result += "\\r"
             case "\t": result += "\\t"
-            case "\u{0}"..."\u{1f}", "\u{7f}", "\u{85}", "\u{2028}", "\u{2029}":
+            case "\u{0}"..."\u{1f}", "\u{7f}"..."\u{9f}", "\u{2028}", "\u{2029}":
                 let digits = String(scalar.value, radix: 16)
                 result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
             default: result.unicodeScalars.append(scalar)

@@ -26,9 +26,12 @@ enum Forwarding {
         return result
     }
 
-    /// What the client gets to see of a box's header.
+    /// What any client gets to see of a box's header.
+    static func response(_ headers: Headers) -> Headers { filtered(headers, without: notForTheClient) }
+
+    /// What the client of a request gets to see of a box's header.
     static func response(_ headers: Headers, id: String) -> Headers {
-        var result = filtered(headers, without: notForTheClient)
+        var result = response(headers)
         if result["x-request-id"] == nil { result.append("X-Request-Id", id) }
         return result
     }

@@ -107,10 +107,7 @@ final class Relay {
     }
 
     private func failure(for error: any Error) -> Failure {
-        if gateway.isEnding, error is CancellationError {
-            return Failure(status: 503, message: "the gateway is ending")
-        }
-        return Failure(error, backend: backend)
+        gateway.isEnding && error is CancellationError ? .ending : Failure(error, backend: backend)
     }
 
     private func note(_ failure: Failure) {

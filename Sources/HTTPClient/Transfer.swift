@@ -45,8 +45,9 @@ final class Transfer {
         self.waiter = waiter
         handle.transfer = self
         handle.prepare(request, prefix: client.path(of: request.origin))
-        body.onResume = { [weak self] in self?.resumeBody() }
-        body.onCancel = { [weak self] in self?.cancel() }
+        // A circle, which `end` breaks.
+        body.onResume = { self.resumeBody() }
+        body.onCancel = { self.cancel() }
         client.add(self)
         progressed()
         watchClock()
@@ -189,7 +190,7 @@ final class Transfer {
         guard !hasEnded else { return timer = nil }
         let due = lastProgress &+ patience
         let delay = due > Loop.events.now ? due - Loop.events.now : 0
-        timer = Loop.events.schedule(after: .nanoseconds(Int64(clamping: delay))) { [weak self] in self?.checkClock() }
+        timer = Loop.events.schedule(after: .nanoseconds(Int64(clamping: delay))) { self.checkClock() }
     }
 
     private func checkClock() {
@@ -251,6 +252,8 @@ final class Transfer {
         hasEnded = true
         if let timer { Loop.events.cancel(timer) }
         timer = nil
+        body.onResume = nil
+        body.onCancel = nil
         upload?.stop()
         let error: (any Error)? =
             switch ending {

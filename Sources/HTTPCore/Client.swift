@@ -1,5 +1,5 @@
 /// A request to be sent to a server.
-public struct ClientRequest {
+public struct ClientRequest: Sendable {
     public var method: String
     /// Scheme, host, port and perhaps a path in front of every target: `http://box:11434`, `https://host/prefix`.
     public var origin: String
@@ -24,7 +24,7 @@ public struct ClientRequest {
 }
 
 /// An answer whose header has come and whose body is coming.
-public struct ClientResponse {
+public struct ClientResponse: Sendable {
     public let status: Int
     public let headers: Headers
     /// What `Content-Length` says; for an answer to HEAD it is not the length of ``body``.

@@ -13,31 +13,58 @@ public final class Request {
     /// What the body turned out to be, once the handler is asked for an answer.
     public package(set) var body: RequestBody = .none
 
-    /// The header fields, read from the server the first time someone asks.
-    public private(set) lazy var headers: Headers = readHeaders()
+    /// What the handler likes to remember from ``RequestHandler/answer(_:)`` to ``RequestHandler/handle(_:_:)``.
+    public var context: AnyObject?
 
-    private let readHeaders: @Loop () -> Headers
+    /// The header fields, read from the server the first time someone asks for all.
+    public private(set) lazy var headers: Headers = {
+        headersAreRead = true
+        return source?.headers() ?? [:]
+    }()
+
+    private var headersAreRead = false
+    /// Where the header is read from; the server takes it away when the request is over.
+    private var source: (any HeaderSource)?
 
     package init(
-        method: String, target: String, peer: PeerAddress, contentLength: Int?,
-        headers: @escaping @Loop () -> Headers
+        method: String, target: String, peer: PeerAddress, contentLength: Int?, source: any HeaderSource
     ) {
         self.method = method
         self.target = target
         self.peer = peer
         self.contentLength = contentLength
-        readHeaders = headers
+        self.source = source
     }
 
-    /// The target up to its query.
-    public private(set) lazy var path: String = String(
-        target[..<(target.utf8.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex)])
+    /// The first value under this name, without reading the others where that can be helped.
+    /// - Parameter name: in lower case.
+    public func header(_ name: StaticString) -> String? {
+        headersAreRead ? headers[name.description] : source?.header(name)
+    }
+
+    /// The target up to its query, with percent-encoding undone: as Ollama, and many a server, reads it to find out
+    /// what is wanted.
+    public private(set) lazy var path: String = {
+        let path = target.utf8.firstIndex(of: UInt8(ascii: "?")).map { String(target[..<$0]) } ?? target
+        return path.utf8.contains(UInt8(ascii: "%")) ? path.percentDecoded(isQuery: false) ?? path : path
+    }()
 
     /// Fetches the header now, before the place it is read from goes away.
     package func retainHeaders() { _ = headers }
+
+    /// The place it is read from goes away.
+    package func detach() { source = nil }
 }
 
-public enum RequestBody {
+/// Where a request's header fields are read from.
+@Loop
+package protocol HeaderSource: AnyObject {
+    func headers() -> Headers
+    /// The first value under this name.
+    func header(_ name: StaticString) -> String?
+}
+
+public enum RequestBody: Sendable {
     case none
     /// All of it.
     case bytes(Bytes)
@@ -60,6 +87,15 @@ public enum PeerAddress: Hashable, Sendable, CustomStringConvertible {
     case ipv6(UInt64, UInt64)
     /// Over a Unix socket.
     case local
+
+    /// Whether it is this machine.
+    public var isLoopback: Bool {
+        switch self {
+        case .ipv4(let address): address >> 24 == 127
+        case .ipv6(let high, let low): high == 0 && low == 1
+        case .local: true
+        }
+    }
 
     public var description: String {
         switch self {

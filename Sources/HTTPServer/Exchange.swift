@@ -11,7 +11,7 @@ import HTTPCore
 /// libmicrohttpd holds a reference from the request line (`onTarget`) to the end (`onCompleted`), the connection
 /// another until then; a ``Reply`` and the handler's task may hold others and outlive both.
 @Loop
-final class Exchange: ReplyPort {
+final class Exchange: ReplyPort, HeaderSource {
     private enum Phase { case header, receiving, complete, answered, over }
 
     private let connection: Connection
@@ -79,8 +79,8 @@ final class Exchange: ReplyPort {
         let facts = HeaderFacts(of: handle, line)
         speaksChunked = facts.speaksChunked
         let request = Request(
-            method: facts.method, target: facts.target, peer: connection.peer, contentLength: facts.contentLength
-        ) { [weak self] in self?.handle.map(Headers.init(of:)) ?? [:] }
+            method: facts.method, target: facts.target, peer: connection.peer, contentLength: facts.contentLength,
+            source: self)  // A circle, which `completed` breaks.
         self.request = request
         if let problem = facts.problem { return refuseAtHeader(problem) }
 
@@ -103,6 +103,10 @@ final class Exchange: ReplyPort {
         connection.deadline =
             facts.hasBody ? Loop.events.now &+ server.limits.bodyTimeout.clampedNanoseconds : .max
     }
+
+    func headers() -> Headers { handle.map(Headers.init(of:)) ?? [:] }
+
+    func header(_ name: StaticString) -> String? { handle.flatMap { Headers.value(name, in: $0) } }
 
     private func take(_ chunk: UnsafeRawBufferPointer) -> Bool {
         allowTime(for: chunk.count)
@@ -286,6 +290,7 @@ final class Exchange: ReplyPort {
     func completed(well: Bool) {
         if let handle, !well { server.closeSoon(connection, handle) }
         phase = .over
+        request?.detach()
         handle = nil
         isSuspended = false
         if !well { hasLeft = true }

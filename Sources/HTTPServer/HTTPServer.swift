@@ -128,7 +128,7 @@ public final class HTTPServer {
     func runSoon() {
         guard !runIsDue else { return }
         runIsDue = true
-        Loop.events.atEndOfTurn { [weak self] in self?.run() }
+        Loop.events.atEndOfTurn { self.run() }
     }
 
     private func run() {
@@ -140,7 +140,7 @@ public final class HTTPServer {
             sweepClosed()
             guard gw_mhd_must_run_now(daemon) != 0 else { return }
         }
-        Loop.events.schedule(after: .zero) { [weak self] in self?.run() }
+        Loop.events.schedule(after: .zero) { self.run() }
     }
 
     /// A request has ended badly, and its connection with it.
@@ -162,8 +162,8 @@ public final class HTTPServer {
     private func startTicking() {
         guard !ticking else { return }
         ticking = true
-        Loop.events.schedule(after: .seconds(1)) { [weak self] in
-            guard let self else { return }
+        // Not weakly: a weak reference would make every other one to the server dearer.
+        Loop.events.schedule(after: .seconds(1)) { [self] in
             ticking = false
             guard connections.count > 0 else { return }
             connections.forEach { $0.checkDeadlines(at: Loop.events.now) }

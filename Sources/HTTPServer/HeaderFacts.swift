@@ -149,6 +149,13 @@ struct HeaderFacts {
 }
 
 extension Headers {
+    /// The first value under a name in a request; `handle` is libmicrohttpd's connection.
+    static func value(_ name: StaticString, in handle: OpaquePointer) -> String? {
+        let name = UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
+        guard let value = MHD_lookup_connection_value(handle, .HEADER_KIND, name) else { return nil }
+        return String(latin1: UnsafeRawBufferPointer(start: value, count: strlen(value)).withoutBlanks)
+    }
+
     /// Reads the header fields of a request; `handle` is libmicrohttpd's connection.
     init(of handle: OpaquePointer) {
         self.init()

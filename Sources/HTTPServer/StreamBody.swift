@@ -21,7 +21,8 @@ final class StreamBody: ResponseWriter {
     var onDrain: (@Loop () -> Void)?
 
     private let connection: Connection
-    private weak var exchange: Exchange?
+    /// Let go of at the end: the exchange holds its body too.
+    private var exchange: Exchange?
     private let framing: Framing
     /// Framed bytes that the socket has not taken, or that came before the header was out.
     private var queue = ByteBuffer()
@@ -154,7 +155,7 @@ final class StreamBody: ResponseWriter {
             if length > 0 {
                 room.copyMemory(from: UnsafeRawBufferPointer(rebasing: queue.unread[..<length]))
                 queue.consume(length)
-                if queue.isEmpty { Loop.events.atEndOfTurn { [weak self] in self?.drained() } }
+                if queue.isEmpty { Loop.events.atEndOfTurn { self.drained() } }
                 return length
             }
         } else {
@@ -170,6 +171,7 @@ final class StreamBody: ResponseWriter {
     /// The request is over, or its client is gone: nothing is written any more.
     func end() {
         isOver = true
+        exchange = nil
         onDrain?()
         onDrain = nil
     }

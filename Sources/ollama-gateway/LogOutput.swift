@@ -98,25 +98,19 @@ struct LineLogHandler: LogHandler {
 /// One line for each request that is over.
 @Loop
 final class AccessLogLines: AccessLog {
-    let isOn: Bool
+    let wants: AccessLogWish
     private let output: LogOutput
-    private let level: Logger.Level
 
     init(output: LogOutput, level: Logger.Level) {
         self.output = output
-        self.level = level
-        isOn = level <= .warning
+        wants = level <= .info ? .all : level <= .warning ? .failures : .none
     }
 
     func record(_ record: AccessRecord) {
-        guard level <= self.level(of: record) else { return }
         output.write(output.format == .text ? text(record) : json(record))
     }
 
-    /// What failed on our side of the client is a warning.
-    private func level(of record: AccessRecord) -> Logger.Level {
-        record.status >= 500 || (record.error != nil && record.status < 400) ? .warning : .info
-    }
+    private func level(of record: AccessRecord) -> Logger.Level { record.isFailure ? .warning : .info }
 
     private func text(_ record: AccessRecord) -> String {
         let time = LogOutput.timestamp(record.start + record.duration)
@@ -125,6 +119,7 @@ final class AccessLogLines: AccessLog {
         line += " \(milliseconds(record.duration))ms"
         if let first = record.firstByte { line += " first=\(milliseconds(first))ms" }
         if let backend = record.backend { line += " backend=\(backend)" }
+        if let cache = record.cache { line += " cache=\(cache)" }
         line += " id=\(record.id)"
         if let error = record.error { line += " error=\(JSONText.quoted(error))" }
         return line
@@ -147,6 +142,7 @@ final class AccessLogLines: AccessLog {
         line += #","duration_ms":\#(milliseconds(record.duration))"#
         if let first = record.firstByte { line += #","first_byte_ms":\#(milliseconds(first))"# }
         if let backend = record.backend { line += #","backend":\#(JSONText.quoted(backend))"# }
+        if let cache = record.cache { line += #","cache":"\#(cache)""# }
         if let error = record.error { line += #","error":\#(JSONText.quoted(error))"# }
         return line + "}"
     }

@@ -14,17 +14,20 @@ struct Options: ParsableCommand {
         usage: "ollama-gateway [--port <port>] [--backends <list>] [options]",
         discussion: """
             Point clients (the ollama CLI, ollama-python, openai SDKs, Open WebUI, …) at the gateway instead of at \
-            Ollama; every call goes through unchanged, streaming included.
+            Ollama. The same question asked twice is answered from the cache; other questions wait for a free box.
 
-            Durations are written 500ms, 5s, 10m or 2h, or as seconds; sizes 1000, 64KiB, 64MiB or 2GiB.
+            Durations are a number with ms, s, m, h or d, such as 500ms or 90m, or of seconds; sizes are a number with KiB, \
+            MiB or GiB, or of bytes. Requests to models are those to /api/generate, chat, embed and embeddings, and to \
+            their like under /v1.
             """,
         version: "ollama-gateway \(Program.version)")
 
     @OptionGroup(title: "Listening") var listening: Listening
     @OptionGroup(title: "Backends") var boxes: Boxes
+    @OptionGroup(title: "Cache") var cache: CacheOptions
     @OptionGroup(title: "Limits for clients") var clients: Clients
     @OptionGroup(title: "Logs") var logs: Logs
-    @OptionGroup(title: "Checked now, used by features to come") var planned: Planned
+    @OptionGroup(title: "Not in use yet") var planned: Planned
 
     /// What holds when an option is not given.
     enum Default {
@@ -45,6 +48,13 @@ struct Options: ParsableCommand {
         static let logLevel = Logger.Level.info
         static let logFormat = LogFormat.text
         static let cacheTtl = Span(.seconds(30))
+        static let cacheMaxBytes = Size(256 << 20)
+        static let cacheMaxEntry = Size(4 << 20)
+        static let cacheOnly = CacheOnly.all
+        static let staleIfError = Span(.zero)
+        static let concurrency = 4
+        static let queueLimit = 100
+        static let queueTimeout = Span(.seconds(300))
         static let rateLimit = 10
         static let rateWindow = Span(.seconds(60))
         static let healthInterval = Span(.seconds(30))
@@ -80,19 +90,41 @@ struct Options: ParsableCommand {
         var backends = Default.backends
 
         @Option(
+            help: help(
+                "Requests to models that each backend runs at once; the rest wait. As OLLAMA_NUM_PARALLEL, or a little more.",
+                Default.concurrency,
+                valueName: "number"),
+            transform: Parse.integer(1...100_000))
+        var concurrency = Default.concurrency
+
+        @Option(
+            help: help(
+                "Requests to models that may wait, for all backends together; one more is refused with 503.",
+                Default.queueLimit,
+                valueName: "number"),
+            transform: Parse.integer(0...1_000_000))
+        var queueLimit = Default.queueLimit
+
+        @Option(
+            help: help(
+                "How long one may wait, before it is refused with 503.", Default.queueTimeout, valueName: "duration"),
+            transform: Parse.duration(.milliseconds(1) ... .seconds(86_400)))
+        var queueTimeout = Default.queueTimeout
+
+        @Option(
             help: help("For name look-up, TCP and TLS together.", Default.connectTimeout, valueName: "duration"),
             transform: Parse.duration(.milliseconds(1) ... .seconds(3600)))
         var connectTimeout = Default.connectTimeout
 
         @Option(
             help: help(
-                "From a request's end to the answer's first byte: queueing, model load and prompt included.",
+                "From sending a request to a box to its first byte: its queue, model load and prompt; for an answer that is not streamed, all of it.",
                 Default.firstByteTimeout, valueName: "duration"),
             transform: Parse.duration(.milliseconds(1) ... .seconds(86_400)))
         var firstByteTimeout = Default.firstByteTimeout
 
         @Option(
-            help: help("Silence amid an answer.", Default.idleTimeout, valueName: "duration"),
+            help: help("Longest pause within an answer.", Default.idleTimeout, valueName: "duration"),
             transform: Parse.duration(.milliseconds(1) ... .seconds(86_400)))
         var idleTimeout = Default.idleTimeout
 
@@ -104,6 +136,18 @@ struct Options: ParsableCommand {
     }
 
     struct Clients: ParsableArguments {
+        @Option(
+            help: help(
+                "Requests to models that one address (IPv6: one /64) may send within a window, hits included; 0: no limit.",
+                Default.rateLimit, valueName: "number"),
+            transform: Parse.integer(0...1_000_000_000))
+        var rateLimit = Default.rateLimit
+
+        @Option(
+            help: help("Length of that window.", Default.rateWindow, valueName: "duration"),
+            transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
+        var rateWindow = Default.rateWindow
+
         @Option(
             help: help(
                 "Largest request body; uploads to /api/blobs may be larger.", Default.maxBody, valueName: "size"),
@@ -150,7 +194,7 @@ struct Options: ParsableCommand {
     struct Logs: ParsableArguments {
         @Option(
             help: help(
-                "trace, debug, info, notice, warning, error or critical; info and below write an access line a request.",
+                "trace, debug, info, notice, warning, error or critical; info writes a line for each request, warning for those that a backend or the gateway failed.",
                 Default.logLevel, valueName: "level"), transform: Parse.logLevel)
         var logLevel = Default.logLevel
 
@@ -160,25 +204,47 @@ struct Options: ParsableCommand {
         var logFormat = Default.logFormat
     }
 
-    struct Planned: ParsableArguments {
+    struct CacheOptions: ParsableArguments {
         @Option(
             name: .shortAndLong,
             help: help(
-                "How long an answer stays in the cache; 0 turns it off.", Default.cacheTtl, valueName: "duration"),
+                "How long an answer stays in the cache; 0 turns it off, and single flight with it.",
+                Default.cacheTtl, valueName: "duration"),
             transform: Parse.duration(.zero ... .seconds(31_536_000)))
         var cacheTtl = Default.cacheTtl
 
         @Option(
             help: help(
-                "Requests a client may send within a window; 0 for any number.", Default.rateLimit, valueName: "number"),
-            transform: Parse.integer(0...1_000_000_000))
-        var rateLimit = Default.rateLimit
+                "Memory for all answers in the cache, overhead included.", Default.cacheMaxBytes,
+                valueName: "size"),
+            transform: Parse.size((1 << 20)...(1 << 40)))
+        var cacheMaxBytes = Default.cacheMaxBytes
 
         @Option(
-            help: help("Length of that window.", Default.rateWindow, valueName: "duration"),
-            transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
-        var rateWindow = Default.rateWindow
+            help: help(
+                "Largest answer that is kept; larger ones pass through.", Default.cacheMaxEntry, valueName: "size"),
+            transform: Parse.size((1 << 10)...(1 << 40)))
+        var cacheMaxEntry = Default.cacheMaxEntry
 
+        @Option(
+            help: help(
+                "all, or deterministic: only answers to temperature 0 or a fixed seed, and embeddings.",
+                Default.cacheOnly, valueName: "answers"), transform: Parse.cacheOnly)
+        var cacheOnly = Default.cacheOnly
+
+        @Flag(help: "Cache answers to requests that offer tools, too.")
+        var cacheTools = false
+
+        @Option(
+            help: help(
+                "How long past --cache-ttl an answer may still serve when a backend cannot be reached.",
+                Default.staleIfError,
+                valueName: "duration"),
+            transform: Parse.duration(.zero ... .seconds(31_536_000)))
+        var staleIfError = Default.staleIfError
+    }
+
+    struct Planned: ParsableArguments {
         @Option(
             help: help("Time between two probes of a backend.", Default.healthInterval, valueName: "duration"),
             transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
@@ -230,7 +296,29 @@ extension Options {
     var gateway: Gateway.Settings {
         var settings = Gateway.Settings()
         settings.maxBody = clients.maxBody.bytes
+        settings.rateLimit = clients.rateLimit
+        settings.rateWindow = clients.rateWindow.duration
+        settings.cache.ttl = cache.cacheTtl.duration
+        settings.cache.staleIfError = cache.staleIfError.duration
+        settings.cache.maxBytes = cache.cacheMaxBytes.bytes
+        settings.cache.maxEntryBytes = cache.cacheMaxEntry.bytes
+        settings.cache.onlyDeterministic = cache.cacheOnly == .deterministic
+        settings.cache.includesTools = cache.cacheTools
+        settings.queue.concurrency = boxes.concurrency
+        settings.queue.limit = boxes.queueLimit
+        settings.queue.timeout = boxes.queueTimeout.duration
         return settings
+    }
+
+    /// What a user should know was set, or was not.
+    var summary: String {
+        let limit =
+            clients.rateLimit == 0
+            ? "no rate limit" : "\(clients.rateLimit) requests per \(clients.rateWindow) and address"
+        let kept =
+            cache.cacheTtl.duration == .zero
+            ? "no cache" : "cache \(cache.cacheMaxBytes) for \(cache.cacheTtl)"
+        return "\(boxes.concurrency) requests at once each; \(kept); \(limit)"
     }
 
     var addresses: [ListenAddress] {

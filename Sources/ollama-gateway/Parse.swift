@@ -19,7 +19,7 @@ enum Parse {
         { text in
             guard let span = Span(text), bounds.contains(span.duration) else {
                 throw ValidationError(
-                    "allowed is a duration from \(Span(bounds.lowerBound)) to \(Span(bounds.upperBound)), such as 5s, 10m or 1h."
+                    "allowed is a duration from \(Span(bounds.lowerBound)) to \(Span(bounds.upperBound)): a number with ms, s, m, h or d, such as 90s."
                 )
             }
             return span
@@ -30,7 +30,7 @@ enum Parse {
         { text in
             guard let size = Size(text), bounds.contains(size.bytes) else {
                 throw ValidationError(
-                    "allowed is a size from \(Size(bounds.lowerBound)) to \(Size(bounds.upperBound)), such as 64KiB, 64MiB, 2GiB, or bytes."
+                    "allowed is a size from \(Size(bounds.lowerBound)) to \(Size(bounds.upperBound)): a number of bytes, or with KiB, MiB or GiB."
                 )
             }
             return size
@@ -78,8 +78,16 @@ enum Parse {
         return false
     }
 
+    @Sendable static func cacheOnly(_ text: String) throws -> CacheOnly {
+        guard let only = CacheOnly(rawValue: text.lowercased()) else {
+            throw ValidationError("allowed are all and deterministic.")
+        }
+        return only
+    }
+
     @Sendable static func logLevel(_ text: String) throws -> Logger.Level {
-        guard let level = Logger.Level(rawValue: text.lowercased()) else {
+        let name = text.lowercased() == "warn" ? "warning" : text.lowercased()
+        guard let level = Logger.Level(rawValue: name) else {
             throw ValidationError("allowed are \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")).")
         }
         return level
@@ -91,6 +99,13 @@ enum Parse {
         }
         return format
     }
+}
+
+/// Which answers the cache keeps.
+enum CacheOnly: String, Sendable, CustomStringConvertible {
+    case all, deterministic
+
+    var description: String { rawValue }
 }
 
 /// A list of backends as it stands on the command line.

@@ -1,3 +1,4 @@
+import Digests
 import EventLoop
 import Gateway
 import Glibc
@@ -12,7 +13,7 @@ enum Program {
 
     static func main() {
         let options = Options.parseOrEnd()
-        raiseDescriptorLimit()
+        let descriptors = raiseDescriptorLimit()
 
         let output = LogOutput(format: options.logs.logFormat)
         LoggingSystem.bootstrap { _ in LineLogHandler(output: output, logLevel: options.logs.logLevel) }
@@ -20,7 +21,7 @@ enum Program {
 
         Task { @Loop in
             do {
-                try await serve(options, log, output)
+                try await serve(options, descriptors, log, output)
                 finish(0, output)
             } catch {
                 log.critical("\(error)")
@@ -31,29 +32,42 @@ enum Program {
     }
 
     @Loop
-    private static func serve(_ options: Options, _ log: Logger, _ output: LogOutput) async throws {
+    private static func serve(
+        _ options: Options, _ descriptors: Int, _ log: Logger, _ output: LogOutput
+    ) async throws {
         let client = try HTTPClient(options: options.client)
         let gateway = Gateway(
             backends: options.boxes.backends.list, transport: client, settings: options.gateway,
+            hash: { bytes in SHA256.hash(bytes).withUnsafeBytes { Key(bytes: $0) } },
             clock: { LogOutput.now() },
             log: AccessLogLines(output: output, level: options.logs.logLevel))
-        let server = try HTTPServer(handler: gateway, limits: options.server)
+        var limits = options.server
+        // Clients must not use up what calls to the boxes need.
+        let connectionsAtMost = max(1, descriptors - max(64, descriptors / 8))
+        if limits.maxConnections > connectionsAtMost {
+            log.notice("at most \(connectionsAtMost) connections: the system allows \(descriptors) descriptors")
+            limits.maxConnections = connectionsAtMost
+        }
+        let server = try HTTPServer(handler: gateway, limits: limits)
         defer { server.close() }
         for address in options.addresses {
             let bound = try server.listen(on: address)
             log.notice("listening on \(bound)")
         }
-        log.notice("ollama-gateway \(version) in front of \(options.boxes.backends)")
+        log.notice("ollama-gateway \(version) in front of \(options.boxes.backends); \(options.summary)")
 
         let signal = try await nextSignal()
         let name = signal == SIGINT ? "SIGINT" : "SIGTERM"
         let patience = options.listening.drainTimeout
         let running = server.runningAnswers
-        log.notice(running == 0 ? "\(name)" : "\(name): \(running) running answers may take \(patience) to finish")
+        log.notice(
+            running == 0
+                ? "\(name): stopping"
+                : "\(name): waiting up to \(patience) for \(running) running answers; a second signal ends at once")
         let cut = await server.drain(within: patience.duration) { gateway.isEnding = true }
         client.close()
-        if cut > 0 { log.warning("cut after \(patience): \(cut) connections") }
-        log.notice("ended")
+        if cut > 0 { log.warning("cut off after \(patience) (--drain-timeout): \(cut) connections") }
+        log.notice("stopped")
     }
 
     /// Waits for SIGTERM or SIGINT. A second one ends the process at once.
@@ -80,11 +94,12 @@ enum Program {
     }
 
     /// Two descriptors a request: take as many as the system lets us have.
-    private static func raiseDescriptorLimit() {
+    private static func raiseDescriptorLimit() -> Int {
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         limit.rlim_cur = limit.rlim_max
         setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        return Int(clamping: limit.rlim_cur)
     }
 }
 

@@ -4,6 +4,7 @@ import pytest
 
 from boxes import ScriptedBox, plain
 from programs import Gateway, SimulatedOllama
+from talking import Talk
 
 FIGURES = pytest.StashKey[list]()
 
@@ -86,6 +87,24 @@ def box(start_box):
 def gateway(box, start_gateway):
     """A gateway in front of `box`."""
     return start_gateway(box.address)
+
+
+@pytest.fixture
+def talk():
+    """A box whose answers a test lets out word by word."""
+    return Talk()
+
+
+@pytest.fixture
+def talking_box(start_box, talk):
+    """The box that `talk` is the script of."""
+    return start_box(talk)
+
+
+@pytest.fixture
+def keeping_gateway(talking_box, start_gateway):
+    """A gateway in front of `talking_box` that keeps answers."""
+    return start_gateway(talking_box.address, cache_ttl="1m")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,11 @@ from pathlib import Path
 from wire import LIMIT, ask, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
+INFERENCE = [
+    "/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/v1/chat/completions", "/v1/completions",
+    "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/audio/transcriptions",
+]  # fmt: skip
+"""The paths that ask a model for something: queued, limited and, but for the last three, kept."""
 
 
 def binary(name):
@@ -108,14 +113,39 @@ class Program:
 
 class Gateway(Program):
     """`ollama-gateway` in front of the given backends; `settings` are options, `listens` is the number of
-    addresses that it will say it listens on."""
+    addresses that it will say it listens on.
+
+    It keeps nothing and limits nothing unless told so; a setting of None leaves the option to the program's own
+    default.
+    """
+
+    UNBOUND = {"cache_ttl": 0, "rate_limit": 0, "concurrency": 100_000, "queue_limit": 100_000}
 
     def __init__(self, *backends, listens=1, **settings):
-        settings = {"port": 0, "drain_timeout": "1s"} | settings
+        settings = {"port": 0, "drain_timeout": "1s"} | Gateway.UNBOUND | settings
+        settings = {name: value for name, value in settings.items() if value is not None}
         super().__init__("ollama-gateway", ["--backends", ",".join(backends), *options(settings)], listens)
 
     def is_healthy(self):
         return ask(self.address, "GET", "/health").status == 200
+
+    def take_in(self, clients, limit=LIMIT):
+        """Returns when it has accepted the clients' connections, read all that they sent and acted on it."""
+        ports = {client.plug.getsockname()[1] for client in clients}
+        wait_until(lambda: ports <= self._ports_read(), "the intake of all requests", limit)
+        # One loop does it all: what it read before this request it has acted on before this answer.
+        assert self.is_healthy()
+
+    def _ports_read(self):
+        """The client's ports of the connections that it has accepted and read to the last byte."""
+        own = f":{int(self.address.rsplit(':', 1)[1]):04X}"
+        found = set()
+        for line in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, _, queued, _, _, _, _, inode, *_ = line.split()
+            # Before it is accepted, a connection has no inode.
+            if local.endswith(own) and inode != "0" and queued.endswith(":00000000"):
+                found.add(int(remote.rsplit(":", 1)[1], 16))
+        return found
 
 
 class SimulatedOllama(Program):
@@ -127,6 +157,11 @@ class SimulatedOllama(Program):
 
     def counts(self):
         return ask(self.address, "GET", "/control").json["counts"]
+
+    def calls(self):
+        """How often a model was asked for something, on whichever endpoint."""
+        requests = self.counts()["requests"]
+        return sum(requests.get(f"POST {path}", 0) for path in INFERENCE)
 
     def control(self, **settings):
         answer = ask(self.address, "POST", "/control", body=settings)

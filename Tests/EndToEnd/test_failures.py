@@ -233,7 +233,7 @@ def test_an_answer_cut_by_the_end_of_the_gateway_says_so(start_ollama, start_gat
         client.read_part()
         gateway.signal()
         answer = client.read_rest()
-    assert answer.body.splitlines()[-1] == b'{"error":"the gateway is ending"}'
+    assert answer.body.splitlines()[-1] == b'{"error":"the gateway is shutting down"}'
     assert not answer.complete
     assert gateway.wait() == 0
 

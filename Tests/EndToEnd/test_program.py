@@ -18,6 +18,8 @@ CRASHES = {-signal.SIGSEGV, -signal.SIGILL, -signal.SIGTRAP, -signal.SIGABRT, -s
 OPTIONS = [
     "--port", "--host", "--backends", "--backend-ca", "--cache-ttl", "--rate-limit", "--rate-window",
     "--health-interval", "--max-body", "--connect-timeout", "--first-byte-timeout", "--idle-timeout",
+    "--cache-max-bytes", "--cache-max-entry", "--cache-only", "--cache-tools", "--stale-if-error",
+    "--concurrency", "--queue-limit", "--queue-timeout",
     "--drain-timeout", "--log-level", "--log-format", "--version", "--help", "-p", "-b", "-c",
 ]  # fmt: skip
 DURATION = r"\d ?(ms|s|m)\b|second"
@@ -51,6 +53,15 @@ def test_version_is_one_line():
         ("-p", "80.5", "65535"),
         ("--cache-ttl", "-1", r"\d|second"),
         ("--cache-ttl", "soon", r"\d|second"),
+        ("--cache-max-bytes", "1KiB", "MiB"),
+        ("--cache-max-bytes", "lots", "MiB"),
+        ("--cache-max-entry", "0", "KiB"),
+        ("--cache-only", "some", "all and deterministic"),
+        ("--stale-if-error", "-1", r"\d|second"),
+        ("--concurrency", "0", "1 to"),
+        ("--concurrency", "2.5", "1 to"),
+        ("--queue-limit", "-1", "0 to"),
+        ("--queue-timeout", "0", r"\d|second"),
         ("--rate-limit", "-1", r"\d"),
         ("--rate-limit", "many", r"\d"),
         ("--rate-window", "-5", r"\d|second"),

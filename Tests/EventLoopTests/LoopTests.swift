@@ -8,6 +8,14 @@ import Testing
 
     init() { LoopThread.start() }
 
+    @Test @Loop func `work elsewhere is off the loop's thread, and what follows is on it`() async {
+        // From a task that prefers the loop, as all of the program's do.
+        await Loop.task {
+            #expect(await Loop.elsewhere { Loop.events.isCurrent } == false)
+            #expect(Loop.events.isCurrent)
+        }.value
+    }
+
     @Test @Loop func `code marked @Loop runs on the loop's thread and stays there`() async {
         let thread = currentThread()
         #expect(Loop.events.isCurrent)

@@ -17,7 +17,8 @@ import Testing
             clock.now += 1500
             return body.answer(201)
         }
-        let gateway = Gateway(backends: [try Backend("box:7/p")], transport: box, clock: { clock.now }, log: log)
+        let gateway = Gateway(
+            backends: [try Backend("box:7/p")], transport: box, hash: testHash, clock: { clock.now }, log: log)
         let start = clock.now
         let client = Client()
         let asked = request(
@@ -93,7 +94,7 @@ import Testing
 
     @Test @Loop func `a log that is off gets no records`() async throws {
         let rig = try Rig { _ in Body("").answer(length: 0) }
-        rig.log.isOn = false
+        rig.log.wants = .none
         await rig.handle(request())
         _ = rig.gateway.answer(request("GET", "/"))
         _ = rig.gateway.refusal(of: nil, for: .tooSlow)

@@ -65,7 +65,7 @@ import Testing
     }
 
     @Test(arguments: [
-        "/", "/health", "/api/chat", "/api/blobs", "/api/blobsx/y", "/v1/api/blobs/x", "/?/api/blobs/x", "*",
+        "/", "/healthy", "/api/chat", "/api/blobs", "/api/blobsx/y", "/v1/api/blobs/x", "/?/api/blobs/x", "*",
     ])
     @Loop func `any other body is collected, up to 64 MiB`(target: String) throws {
         guard case .collect(let limit) = try Rig().gateway.receive(request("POST", target)) else {
@@ -75,11 +75,20 @@ import Testing
         #expect(limit == 64 * 1024 * 1024)
     }
 
+    @Test(arguments: ["/health", "/metrics", "/gateway/cache", "/gateway"])
+    @Loop func `of a body for the gateway itself little is collected`(target: String) throws {
+        guard case .collect(limit: 65_536) = try Rig().gateway.receive(request("POST", target)) else {
+            Issue.record("\(target): another limit")
+            return
+        }
+    }
+
     @Test @Loop func `the limit is as it was set`() throws {
         var settings = Gateway.Settings()
         settings.maxBody = 17
         let gateway = Gateway(
             backends: [try Backend("box")], transport: Box { _ in throw CancellationError() }, settings: settings,
+            hash: testHash,
             clock: { 0 })
         guard case .collect(limit: 17) = gateway.receive(request("POST", "/api/chat")) else {
             Issue.record("the limit is another")

@@ -1,3 +1,4 @@
+import Digests
 import EventLoop
 import HTTPCore
 import TestSupport
@@ -12,11 +13,16 @@ import TestSupport
     let box: Box
     let gateway: Gateway
 
-    init(backends: [String] = ["box:1"], box script: @escaping Box.Script = { _ in throw CancellationError() }) throws {
+    init(
+        backends: [String] = ["box:1"], settings: Gateway.Settings = Gateway.Settings(),
+        box script: @escaping Box.Script = { _ in throw CancellationError() }
+    ) throws {
         box = Box(script)
         let clock = clock
         gateway = Gateway(
-            backends: try backends.map { text in try Backend(text) }, transport: box, clock: { clock.now }, log: log)
+            backends: try backends.map { text in try Backend(text) }, transport: box, settings: settings,
+            hash: testHash,
+            clock: { clock.now }, monotonic: { UInt64(clock.now) * 1000 }, log: log)
     }
 
     /// Begins to handle a request; what can be done at once is done when this returns.
@@ -28,6 +34,9 @@ import TestSupport
     /// Handles a request to its end.
     func handle(_ request: Request) async { await begin(request).value }
 }
+
+/// As the program does it.
+let testHash: Hash = { bytes in SHA256.hash(bytes).withUnsafeBytes { Key(bytes: $0) } }
 
 /// A box that answers as the test says.
 @Loop final class Box: Transport {
@@ -122,7 +131,7 @@ import TestSupport
 }
 
 @Loop final class RecordedLog: AccessLog {
-    var isOn = true
+    var wants = AccessLogWish.all
     private(set) var records: [AccessRecord] = []
 
     func record(_ record: AccessRecord) { records.append(record) }
@@ -132,9 +141,19 @@ import TestSupport
     _ method: String = "GET", _ target: String = "/api/tags", headers: Headers = [:], body: RequestBody = .none,
     peer: PeerAddress = .ipv4(0xc000_0201)
 ) -> Request {
-    let request = Request(method: method, target: target, peer: peer, contentLength: nil) { headers }
+    let request = Request(
+        method: method, target: target, peer: peer, contentLength: nil, source: GivenHeaders(fields: headers))
     request.body = body
     return request
+}
+
+@Loop final class GivenHeaders: HeaderSource {
+    private let fields: Headers
+
+    init(fields: Headers) { self.fields = fields }
+
+    func headers() -> Headers { fields }
+    func header(_ name: StaticString) -> String? { fields[name.description] }
 }
 
 extension Headers {

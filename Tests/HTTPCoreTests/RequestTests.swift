@@ -58,9 +58,11 @@ import Testing
 
     @Test(arguments: [
         ("/", "/"), ("/api/chat", "/api/chat"), ("/api/chat?x=1", "/api/chat"), ("/a?b?c", "/a"), ("/?", "/"),
-        ("/a%3Fb?c", "/a%3Fb"), ("*", "*"), ("/ä/🦙?ü", "/ä/🦙"), ("/api/chat?\u{301}x", "/api/chat"), ("", ""),
+        ("/a%3Fb?c", "/a?b"), ("/api/%63hat?%41", "/api/chat"), ("/a%zz", "/a%zz"), ("/a%ff", "/a%ff"),
+        ("/a+b", "/a+b"),
+        ("*", "*"), ("/ä/🦙?ü", "/ä/🦙"), ("/api/chat?\u{301}x", "/api/chat"), ("", ""),
     ])
-    @Loop func `the path is the target up to its query`(target: String, path: String) {
+    @Loop func `the path is the target up to its query, decoded`(target: String, path: String) {
         #expect(request(target).path == path)
     }
 
@@ -97,6 +99,16 @@ import Testing
     }
 
     @Loop private func request(_ target: String, headers: @escaping @Loop () -> Headers = { [:] }) -> Request {
-        Request(method: "GET", target: target, peer: .local, contentLength: nil, headers: headers)
+        Request(
+            method: "GET", target: target, peer: .local, contentLength: nil, source: CountedHeaders(read: headers))
     }
+}
+
+@Loop private final class CountedHeaders: HeaderSource {
+    private let read: @Loop () -> Headers
+
+    init(read: @escaping @Loop () -> Headers) { self.read = read }
+
+    func headers() -> Headers { read() }
+    func header(_ name: StaticString) -> String? { read()[name.description] }
 }

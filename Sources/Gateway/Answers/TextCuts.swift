@@ -4,11 +4,18 @@
 struct TextCuts: Sequence, IteratorProtocol {
     /// In bytes: a piece that has grown to this is ended where that can be done.
     static let limit = 16
+    /// Pieces at most, or hardly more: each is written with all that stands around it.
+    static let piecesAtMost = 4096
 
     private let text: UnsafeRawBufferPointer
+    /// In bytes: a shorter piece is not ended.
+    private let least: Int
     private var position = 0
 
-    init(_ text: UnsafeRawBufferPointer) { self.text = text }
+    init(_ text: UnsafeRawBufferPointer) {
+        self.text = text
+        least = text.count / TextCuts.piecesAtMost
+    }
 
     mutating func next() -> UnsafeRawBufferPointer? {
         let start = position
@@ -17,7 +24,8 @@ struct TextCuts: Sequence, IteratorProtocol {
         position = previous.end
         while position < text.count {
             let unit = TextUnit(at: position, in: text, behind: previous)
-            let wants = unit.isGap && !previous.isGap || position - start >= TextCuts.limit
+            let length = position - start
+            let wants = length >= least && (unit.isGap && !previous.isGap || length >= TextCuts.limit)
             if wants, !unit.joinsPrevious, !previous.joinsNext { break }
             previous = unit
             position = unit.end

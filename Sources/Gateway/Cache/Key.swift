@@ -21,11 +21,29 @@ public struct Key: Hashable, Sendable {
 
     /// The key of the same bytes sent to this endpoint: to each its own.
     func salted(with endpoint: Endpoint) -> Key {
-        Key(words: (words.0, words.1 ^ UInt64(endpoint.number), words.2, words.3))
+        Key(words: (words.0, words.1 ^ endpoint.salt, words.2, words.3))
     }
 
     /// The key of a slot that holds nothing.
     static let none = Key(words: (0, 0, 0, 0))
 
     private init(words: (UInt64, UInt64, UInt64, UInt64)) { self.words = words }
+}
+
+extension Endpoint {
+    /// Another for each.
+    fileprivate var salt: UInt64 {
+        switch self {
+        case .generate: 1
+        case .chat: 2
+        case .embed: 3
+        case .embeddings: 4
+        case .chatCompletions: 5
+        case .completions: 6
+        case .openAIEmbeddings: 7
+        case .responses: 8
+        case .messages: 9
+        case .transcriptions: 10
+        }
+    }
 }

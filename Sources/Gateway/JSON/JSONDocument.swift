@@ -1,3 +1,5 @@
+import HTTPCore
+
 /// JSON text, read once and then looked at where it lies: nothing is copied and no tree is built.
 ///
 ///     let model = try JSONDocument.read(body.buffer) { root in root["model"]?.string }
@@ -8,6 +10,8 @@
 enum JSONDocument {
     /// Deeper nesting is refused. Go allows 10,000; no request or answer that means something comes near this.
     static let maxDepth = 512
+    /// More values than this are refused where nothing else is said: the tape of one costs 32 bytes.
+    static let maxValues = 1 << 20
 
     struct Token {
         /// Bytes of the value in the text, quotation marks and brackets included.
@@ -23,8 +27,10 @@ enum JSONDocument {
     /// Reads `text`, which must be one value with nothing but white space around it, and lends its root.
     ///
     /// The node, and every node got from it, is valid inside `body` only.
-    static func read<T>(_ text: UnsafeRawBufferPointer, _ body: (JSONNode) throws -> T) throws -> T {
-        var reader = JSONTapeReader(text)
+    static func read<T>(
+        _ text: UnsafeRawBufferPointer, maxValues: Int = maxValues, _ body: (JSONNode) throws -> T
+    ) throws -> T {
+        var reader = JSONTapeReader(text, maxValues: maxValues)
         try reader.run()
         return try reader.tape.withUnsafeBufferPointer { tape in
             try body(JSONNode(text: text, tape: tape, index: 0))
@@ -34,7 +40,7 @@ enum JSONDocument {
 
 /// Why a text is not JSON that we read.
 struct JSONProblem: Error, Equatable {
-    enum Kind { case malformed, truncated, tooDeep, trailing }
+    enum Kind { case malformed, truncated, tooDeep, tooMany, trailing }
 
     let kind: Kind
     /// Where, in bytes from the start.
@@ -44,13 +50,15 @@ struct JSONProblem: Error, Equatable {
 /// Writes the tape. Brackets are kept on a stack of its own, so that depth costs no call.
 private struct JSONTapeReader {
     private let text: UnsafeRawBufferPointer
+    private let maxValues: Int
     private var position = 0
     private(set) var tape: [JSONDocument.Token] = []
     /// Tokens of the objects and arrays that are open.
     private var open: [Int] = []
 
-    init(_ text: UnsafeRawBufferPointer) {
+    init(_ text: UnsafeRawBufferPointer, maxValues: Int) {
         self.text = text
+        self.maxValues = maxValues
         tape.reserveCapacity(32)
     }
 
@@ -103,6 +111,7 @@ private struct JSONTapeReader {
     private mutating func value() throws(JSONProblem) {
         skipSpace()
         let byte = try peek()
+        guard tape.count < maxValues else { throw problem(.tooMany) }
         switch byte {
         case UInt8(ascii: "\""):
             try string()
@@ -225,14 +234,4 @@ private struct JSONTapeReader {
     }
 
     private func problem(_ kind: JSONProblem.Kind) -> JSONProblem { JSONProblem(kind: kind, offset: position) }
-}
-
-/// The value of a hexadecimal digit; nil for any other byte.
-func hexadecimal(_ byte: UInt8) -> UInt32? {
-    switch byte {
-    case 0x30...0x39: UInt32(byte) - 0x30
-    case 0x41...0x46: UInt32(byte) - 0x37
-    case 0x61...0x66: UInt32(byte) - 0x57
-    default: nil
-    }
 }

@@ -37,7 +37,10 @@ extension CanonicalForm {
         switch kind {
         case .model: findings.hasModel = true
         case .debug: findings.rendersOnly = value.kind == .true
-        case .keepAlive: findings.unloads = value.isShortestKeepAlive
+        case .keepAlive:
+            // Nobody else is to hear that one client's is wrong.
+            guard value.isKeepAlive else { throw .malformed }
+            findings.unloads = value.isShortestKeepAlive
         case .streamOptions:
             let start = try gather(value, by: .streamOptions)
             members.removeLast(members.count - start)
@@ -151,5 +154,26 @@ extension JSONNode {
         if let seconds = double { return seconds >= 0 && seconds < 1 }
         guard let duration = string else { return false }
         return !duration.utf8.contains { (0x31...0x39).contains($0) }
+    }
+
+    /// Whether a `keep_alive` is one: a number of seconds, or a duration as Go writes it. Source: time.ParseDuration.
+    fileprivate var isKeepAlive: Bool {
+        guard let duration = string else { return kind == .number }
+        var rest = duration.utf8[...]
+        if rest.first == UInt8(ascii: "-") || rest.first == UInt8(ascii: "+") { rest.removeFirst() }
+        if rest.elementsEqual("0".utf8) { return true }
+        if rest.isEmpty { return false }
+        while !rest.isEmpty {
+            let number = rest.prefix { (0x30...0x39).contains($0) || $0 == UInt8(ascii: ".") }
+            rest = rest[number.endIndex...]
+            let digits = number.filter { $0 != UInt8(ascii: ".") }.count
+            guard digits > 0, number.count - digits <= 1,
+                let unit = ["ns", "us", "\u{b5}s", "\u{3bc}s", "ms", "s", "m", "h"].first(where: {
+                    rest.starts(with: $0.utf8) && ($0 != "m" || !rest.starts(with: "ms".utf8))
+                })
+            else { return false }
+            rest = rest.dropFirst(unit.utf8.count)
+        }
+        return true
     }
 }

@@ -18,6 +18,9 @@ struct Question: Sendable {
     /// Whether the same question is meant to have the same answer: embeddings, temperature 0, a given seed.
     let isDeterministic: Bool
 
+    /// A request of more values is not read further. It has room for the longest context there is.
+    static let maxValues = 1 << 18
+
     enum Content: Sendable {
         /// The bytes to hash: equal for two requests exactly when Ollama would answer them alike.
         case cacheable(canonical: Bytes)
@@ -38,6 +41,8 @@ struct Question: Sendable {
         case malformed
         /// Nested deeper than ``JSONDocument/maxDepth``.
         case depth
+        /// Of more values than ``maxValues``.
+        case size
         /// Not UTF-8: Ollama repairs it, and in its own way.
         case encoding
         /// A name twice in one object: Ollama takes the last, or both.
@@ -65,23 +70,28 @@ struct Question: Sendable {
         _ body: UnsafeRawBufferPointer, for endpoint: Endpoint, cachesTools: Bool
     ) -> Question {
         do {
-            return try JSONDocument.read(body) { root in
+            return try JSONDocument.read(body, maxValues: maxValues) { root in
                 Question(root, of: body, for: endpoint, cachesTools: cachesTools)
             }
         } catch let problem as JSONProblem where problem.kind == .trailing {
             // Ollama reads the first value and lets the rest be. So do we, to know where the request has to go.
             let first = UnsafeRawBufferPointer(rebasing: body[..<problem.offset])
-            let envelope = try? JSONDocument.read(first) { Envelope($0, for: endpoint) }
+            let envelope = try? JSONDocument.read(first, maxValues: maxValues) { Envelope($0, for: endpoint) }
             return Question(envelope ?? Envelope(for: endpoint), for: endpoint, bypass: .malformed)
         } catch {
-            let isDeep = (error as? JSONProblem)?.kind == .tooDeep
-            return Question(Envelope(for: endpoint), for: endpoint, bypass: isDeep ? .depth : .malformed)
+            let reason: Bypass =
+                switch (error as? JSONProblem)?.kind {
+                case .tooDeep: .depth
+                case .tooMany: .size
+                default: .malformed
+                }
+            return Question(Envelope(for: endpoint), for: endpoint, bypass: reason)
         }
     }
 
     /// Reads only what must be known of every request, for when nothing is kept.
     static func routing(_ body: UnsafeRawBufferPointer, for endpoint: Endpoint) -> Question {
-        let envelope = try? JSONDocument.read(body) { Envelope($0, for: endpoint) }
+        let envelope = try? JSONDocument.read(body, maxValues: maxValues) { Envelope($0, for: endpoint) }
         return Question(envelope ?? Envelope(for: endpoint), for: endpoint, bypass: .off)
     }
 

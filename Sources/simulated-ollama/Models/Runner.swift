@@ -14,7 +14,8 @@ struct RunnerOptions: Hashable, Sendable {
     /// - Parameter options: a request's `options`, over the parameters of the model's own recipe.
     init(_ options: JSONObject, over recipe: JSONObject, shift: Bool?) {
         numbers = RunnerOptions.integers.map { option in
-            ((options[option.name] ?? recipe[option.name])?.double).map { Int($0) } ?? option.usual
+            ((options[option.name] ?? recipe[option.name])?.double).map { Int(max(-1e9, min($0, 1e9))) }
+                ?? option.usual
         }
         mapsMemory = (options["use_mmap"] ?? recipe["use_mmap"])?.bool
         shifts = shift ?? true

@@ -25,7 +25,7 @@ import Testing
         }
         // Else the inputs would not say much.
         #expect(cacheable > QuestionFuzzTests.inputs / 10)
-        #expect(reasons == Set(Question.Bypass.allCases).subtracting([.depth, .off]))
+        #expect(reasons == Set(Question.Bypass.allCases).subtracting([.depth, .size, .off]))
     }
 }
 

@@ -129,11 +129,22 @@ import Testing
         }
     }
 
-    @Test(arguments: ["5m", "-1", "10", "01", "1h0m"])
+    @Test(arguments: ["5m", "-1s", "+10ms", "01h", "1h0m", "1.5h", ".5m", "100\u{b5}s"])
     func `other times to keep a model are no reason`(_ time: String) {
         #expect(Question.read(Endpoint.chat.with(#""keep_alive":"\#(time)""#)).canonical != nil)
         #expect(Question.read(Endpoint.chat.with(#""keep_alive":-5"#)).canonical != nil)
         #expect(Question.read(Endpoint.chat.with(#""keep_alive":3e2"#)).canonical != nil)
+    }
+
+    @Test(arguments: ["-1", "10", "7parsecs", "m", "", "1h 5m", "1.2.3s", "five", "s5"])
+    func `a time that Ollama refuses is nobody else's`(_ time: String) {
+        #expect(Question.read(Endpoint.chat.with(#""keep_alive":"\#(time)""#)).bypass == .malformed)
+        #expect(Question.read(Endpoint.chat.with(#""keep_alive":true"#)).bypass == .malformed)
+    }
+
+    @Test func `a request of too many values is not read`() {
+        let many = String(repeating: "1,", count: Question.maxValues) + "1"
+        #expect(Question.read(Endpoint.chat.with(#""x":[\#(many)]"#)).bypass == .size)
     }
 
     @Test func `tools are kept on demand only`() {

@@ -1,0 +1,414 @@
+import EventLoop
+import HTTPCore
+
+/// One call to a box, and all who wait for its answer.
+///
+///     queued ──► sent ──► answering ──► landed
+///
+/// The bytes of the answer go to everyone as they come. While they are recorded, whoever joins late first gets what
+/// has been said so far and then follows live; a reader that is slow lags behind the others and is not waited for.
+/// What was recorded is what the cache keeps. An answer that is not recorded, or no longer because it is too large,
+/// has nobody join it, and its slowest reader holds up the others once it is a mebibyte behind.
+///
+/// The worker decides when a flight starts, and ends it; this class moves its bytes.
+@Loop
+final class Flight {
+    let endpoint: Endpoint
+    /// How the box is asked to answer.
+    let form: AnswerForm
+    /// The model's name, for what has to do with loading, and as the first who asked spelled it.
+    let model: String
+    let spelling: String
+    /// Where the answer is to be kept; nil if it is not to be.
+    let key: Key?
+    /// Run by the worker; cancelling it ends the call.
+    var task: Task<Void, Never>?
+    /// Its place among the backends, once it has had one.
+    var backend: Int?
+    private var backendName: String?
+    var sentAt: UInt64 = 0
+
+    private let request: ClientRequest
+    /// The one whose request it is.
+    private let first: Call
+    private let worker: Worker
+    private(set) var header: (status: Int, headers: Headers, length: Int?)?
+    private(set) var hasLanded = false
+    private(set) var isRecording: Bool
+    private var subscribers: [Subscriber] = []
+    private var body: ByteStream?
+
+    /// Bytes of the answer so far.
+    private var total = 0
+    /// Those of them from `base` on that are still there: all while it is recorded, else what somebody lags behind.
+    private var log = ByteBuffer()
+    private var base = 0
+    private var reserved = 0
+    /// There was no room for what the slowest has not taken.
+    private var isOutOfRoom = false
+    /// The answer in one piece: it came so, or it is complete.
+    private var whole: Bytes?
+
+    /// - Parameters:
+    ///   - key: what the answer is kept under; nil neither records it nor lets anyone join.
+    ///   - call: the one that comes first; what goes to the box is its request.
+    init(for call: Call, key: Key?, worker: Worker) {
+        endpoint = call.endpoint
+        model = call.question?.modelName.description ?? ""
+        spelling = call.question?.model ?? ""
+        self.key = key
+        self.worker = worker
+        first = call
+        isRecording = key != nil
+        let request = call.request
+        var headers = Forwarding.request(request.headers, peer: request.peer, id: call.id)
+        var body = request.body
+        var form = call.form
+        if key != nil {
+            // An answer for everybody depends on nothing that one client says beside its question.
+            for name in Flight.notForEverybody { headers.remove(name) }
+            if let asking = call.asking {
+                form = .streamWithUsage
+                body = .bytes(asking)
+            }
+        }
+        self.form = form
+        self.request = ClientRequest(
+            method: request.method, origin: "", target: request.target, headers: headers, body: body)
+    }
+
+    private static let notForEverybody = [
+        "accept-encoding", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since",
+        "cookie",
+    ]
+
+    /// Whether somebody who asks the same may wait for this answer.
+    var isJoinable: Bool { isRecording && !hasLanded && (header.map { $0.status == 200 } ?? true) }
+
+    var hasSubscribers: Bool { !subscribers.isEmpty }
+    /// The worker counts it among those that wait for their model.
+    var isWaitingForModel = false
+    /// How often the cache had been purged when it began.
+    var purges = 0
+
+    // MARK: Those who wait
+
+    /// Serves a call from this flight and returns when that is over.
+    /// - Parameters:
+    ///   - isEnding: whether it is the gateway that ends when the task is cancelled, and not the client.
+    ///   - begin: called when the call has joined; starts the flight if this is its first.
+    /// - Returns: the right to answer, if this flight's answer cannot be turned into what the client wants.
+    func serve(
+        _ call: Call, _ reply: consuming Reply, isEnding: @Loop () -> Bool, begin: @Loop () -> Void = {}
+    ) async -> Reply? {
+        let reply = Pass(reply)
+        var subscriber: Subscriber?
+        do {
+            try await Signal.wait { signal in
+                guard let reply = reply.take() else { return }
+                let joining = Subscriber(call, reply, over: signal)
+                subscriber = joining
+                joining.index = subscribers.count
+                subscribers.append(joining)
+                if header != nil {
+                    admit(joining)
+                    // The box may be waiting for readers that have stalled, and this one takes more.
+                    settle()
+                }
+                begin()
+            }
+        } catch {
+            subscriber?.leave(isEnding() ? Failure.ending : Failure.left)
+        }
+        guard let subscriber else { return nil }
+        remove(subscriber)
+        return subscriber.takeReply()
+    }
+
+    private func remove(_ subscriber: Subscriber) {
+        // Those that are left then follow what lies in memory, and nobody waits for them.
+        if hasLanded { return }
+        let last = subscribers.removeLast()
+        if last !== subscriber {
+            subscribers[subscriber.index] = last
+            last.index = subscriber.index
+        }
+        if subscribers.isEmpty { return worker.enter { $0.abandoned(self) } }
+        // It may have been the one that the others waited for.
+        settle()
+    }
+
+    /// The answer has begun: whoever wants it as it comes gets it from here on.
+    private func admit(_ subscriber: Subscriber) {
+        guard let header, !subscriber.isOver else { return }
+        subscriber.call.answerBegan(at: backendName)
+        guard let passing = passes(to: subscriber.call) else { return }
+        let headers = subscriber.call.headers(from: header.headers)
+        if let whole, passing == .asItIs {
+            return subscriber.send(Response(status: header.status, headers: headers, body: whole))
+        }
+        subscriber.follow(
+            status: header.status, headers: headers, length: header.length,
+            withoutUsage: passing == .withoutUsage
+        ) { [self] in
+            catchUp($0)
+            settle()
+        }
+        catchUp(subscriber)
+    }
+
+    private enum Passing { case asItIs, withoutUsage }
+
+    /// How the box's bytes become those of the client; nil if that has to wait for the last of them.
+    private func passes(to call: Call) -> Passing? {
+        // An error has one form.
+        if header?.status != 200 || key == nil { return .asItIs }
+        guard call.question?.model == spelling else { return nil }
+        if call.form == form { return .asItIs }
+        return form == .streamWithUsage && call.form == .stream ? .withoutUsage : nil
+    }
+
+    // MARK: The call
+
+    /// Sends the request, and passes the answer on to its end. Throws what `transport` throws.
+    func fly(to backend: Backend, by transport: any Transport) async throws {
+        backendName = backend.name
+        for subscriber in subscribers { subscriber.call.record.backend = backend.name }
+        var request = request
+        request.origin = backend.origin
+        let answer = try await transport.send(request)
+        worker.enter { $0.answerBegan(self, status: answer.status) }
+        guard !subscribers.isEmpty else {
+            answer.body.cancel()
+            throw CancellationError()
+        }
+        let status = answer.status
+        header = (status, Forwarding.response(answer.headers), answer.length)
+        if status == 204 || status == 304 {
+            answer.body.cancel()
+            whole = .empty
+        } else if answer.length != nil, let complete = answer.body.takeComplete() {
+            whole = complete
+            total = complete.count
+        }
+        body = answer.body
+        // Whom the box does not know is one client; the others have credentials of their own.
+        if status == 401 || status == 403 {
+            for subscriber in subscribers where subscriber.call !== first { subscriber.handBack() }
+        }
+        subscribers.forEach(admit)
+        if whole == nil { try await answer.body.forward { [self] in take($0) } }
+    }
+
+    private func take(_ chunk: UnsafeRawBufferPointer) -> Flow {
+        if isRecording {
+            if hasRoom(for: chunk.count) { log.append(chunk) } else { stopRecording() }
+        }
+        let end = total + chunk.count
+        var somebodyLags = false
+        for subscriber in subscribers where subscriber.follows {
+            if subscriber.offset == total, !subscriber.isPaused {
+                subscriber.write(chunk)
+            } else {
+                somebodyLags = true
+            }
+        }
+        if !isRecording, somebodyLags {
+            if log.isEmpty { base = total }
+            isOutOfRoom = !hasRoom(for: chunk.count)
+            log.append(chunk)
+            cutOffLaggards(at: end)
+        }
+        total = end
+        return isHeldUp ? .pause : .more
+    }
+
+    /// Whether the box has to wait: for everybody, or, where nothing is recorded, for who lags too far behind.
+    private var isHeldUp: Bool {
+        if !isRecording, !log.isEmpty, isOutOfRoom || log.count >= Flight.lagAtMost { return true }
+        var someFollow = false
+        for subscriber in subscribers where !subscriber.isOver {
+            // Somebody who takes more, or who waits for the whole.
+            guard subscriber.follows, subscriber.isPaused else { return false }
+            someFollow = true
+        }
+        return someFollow
+    }
+
+    /// Bytes that one reader may be behind the others of an answer that is not recorded.
+    private static let lagAtMost = 1024 * 1024
+
+    /// Who cannot keep up with an answer that is not recorded must not hold up the others.
+    private func cutOffLaggards(at end: Int) {
+        guard subscribers.count > 1, log.count >= Flight.lagAtMost else { return }
+        for subscriber in subscribers where subscriber.follows && end - subscriber.offset >= Flight.lagAtMost {
+            subscriber.end(.failed(Failure(status: 503, message: "the answer was read too slowly to be shared")))
+        }
+        settle()
+    }
+
+    private static let catchUpStep = 64 * 1024
+
+    private func catchUp(_ subscriber: Subscriber) {
+        while subscriber.follows, !subscriber.isPaused, subscriber.offset < total {
+            let recorded = whole?.buffer ?? log.unread
+            let start = subscriber.offset - base
+            let end = min(start + Flight.catchUpStep, recorded.count)
+            guard start >= 0, start < end else { return }
+            subscriber.write(UnsafeRawBufferPointer(rebasing: recorded[start..<end]))
+        }
+        if let ending = subscriber.ending, subscriber.offset == total { subscriber.end(ending) }
+    }
+
+    /// After somebody has moved or left: what nobody needs goes, and the box goes on if it may.
+    private func settle() {
+        if !isRecording, whole == nil, !log.isEmpty {
+            let slowest = subscribers.lazy.filter(\.follows).map(\.offset).min() ?? total
+            log.consume(min(max(0, slowest - base), log.count))
+            base = slowest
+            if log.isEmpty { isOutOfRoom = false }
+        }
+        if !hasLanded, !isHeldUp { body?.resume() }
+    }
+
+    // MARK: Recording
+
+    private static let reserveStep = 16 * 1024
+
+    private func hasRoom(for count: Int) -> Bool {
+        let needed = log.count + count - reserved
+        guard needed > 0 else { return true }
+        let step = max(needed, Flight.reserveStep)
+        let before = reserved
+        guard worker.enter({ $0.reserve(step, recordedBefore: before) }) else { return false }
+        reserved += step
+        return true
+    }
+
+    /// Keeps nothing from here on; who needs all of it has to ask for itself.
+    private func stopRecording() {
+        isRecording = false
+        worker.enter { $0.stoppedRecording(self) }
+        for subscriber in subscribers where !subscriber.hasBegun { subscriber.handBack() }
+        settle()
+    }
+
+    /// Bytes reserved, which are given back by this.
+    func giveBack() -> Int {
+        defer { reserved = 0 }
+        return reserved
+    }
+
+    // MARK: Landing
+
+    /// The answer, if it was recorded to its end; whether it is one to keep has to be seen.
+    func recorded() -> Bytes? {
+        guard isRecording, let header, header.status == 200 else { return nil }
+        if whole == nil {
+            var complete = ByteBuffer()
+            swap(&complete, &log)
+            whole = complete.finish()
+        }
+        return whole
+    }
+
+    /// A copy of what is recorded, if it is not too much and may be all there is to come.
+    func recordedSoFar() -> Bytes? {
+        guard isRecording, whole == nil, !log.isEmpty, log.count <= QuestionReader.readAtOnce,
+            log.unread.last == 0x0a || log.unread.last == UInt8(ascii: "}"), header?.status == 200
+        else { return nil }
+        return Bytes(copying: log.unread)
+    }
+
+    /// Hashes of requests, bytes as they came, that ask for what this flight has asked.
+    var spellings: [(raw: Key, form: AnswerForm)] {
+        subscribers.compactMap { subscriber in
+            guard let raw = subscriber.call.raw, subscriber.call.question?.model == spelling else { return nil }
+            return (raw, subscriber.call.form)
+        }
+    }
+
+    /// Nothing more comes: everybody is told how it ended.
+    /// - Parameters:
+    ///   - failure: why there is no more, if that is not as it should be.
+    ///   - written: how the answer is written, if it is whole and can be turned into other forms.
+    ///   - instead: an answer for those who would otherwise be refused.
+    func land(_ failure: Failure?, written: AnswerForm?, instead: @Loop (Call) -> Response? = { _ in nil }) {
+        guard !hasLanded else { return }
+        hasLanded = true
+        var turned = Turned(error: written == nil ? endingError() : nil)
+        for subscriber in subscribers where !subscriber.isOver {
+            if subscriber.follows {
+                subscriber.ending = failure.map { .failed($0) } ?? .finished
+                catchUp(subscriber)
+            } else if let failure, !subscriber.hasBegun, header == nil || header?.status == 200 {
+                if let response = instead(subscriber.call) {
+                    subscriber.send(response)
+                } else {
+                    subscriber.refuse(failure)
+                }
+            } else {
+                turn(subscriber, written, &turned)
+            }
+        }
+    }
+
+    /// What has been made of an answer for those who wanted it otherwise: each is made once.
+    private struct Turned {
+        struct Writing: Hashable {
+            let form: AnswerForm
+            /// How the model is spelled; nil if as the box has it.
+            let model: String?
+        }
+
+        /// What the box ended its stream with, if it is an error.
+        let error: Bytes?
+        var made: [Writing: Bytes] = [:]
+    }
+
+    /// Gives somebody the whole answer in another form than it came in.
+    private func turn(_ subscriber: Subscriber, _ written: AnswerForm?, _ turned: inout Turned) {
+        let call = subscriber.call
+        if let error = turned.error {
+            let headers = call.headers(from: ["Content-Type": AnswerForm.whole.contentType(of: endpoint)])
+            return subscriber.send(Response(status: 500, headers: headers, body: error))
+        }
+        guard let written, let whole, let header else { return subscriber.handBack() }
+        let writing = Turned.Writing(
+            form: call.form, model: call.question.flatMap { $0.model == spelling ? nil : $0.model })
+        let bytes =
+            turned.made[writing]
+            ?? Answers.convert(
+                whole.buffer, from: written, to: writing.form, endpoint: endpoint, model: writing.model)
+        guard let bytes else { return subscriber.handBack() }
+        turned.made[writing] = bytes
+        var headers = header.headers
+        headers.set("Content-Type", call.form.contentType(of: endpoint))
+        subscriber.send(Response(status: 200, headers: call.headers(from: headers), body: bytes))
+    }
+
+    /// The error that a stream was ended with: to who asked for no stream it would have been the answer.
+    private func endingError() -> Bytes? {
+        guard let bytes = whole?.buffer, header?.status == 200 else { return nil }
+        // Behind the last line feed that has something behind it.
+        let end = bytes.lastIndex { $0 != 0x0a && $0 != 0x0d }.map { $0 + 1 } ?? 0
+        let start = bytes[..<end].lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
+        var line = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
+        if !endpoint.isNative {
+            guard line.starts(with: "data:".utf8) else { return nil }
+            line = UnsafeRawBufferPointer(rebasing: line[5...]).withoutBlanks
+        }
+        let isError = (try? JSONDocument.read(line) { $0["error"] != nil }) ?? false
+        return isError ? Bytes(copying: line) : nil
+    }
+}
+
+/// Carries a right to answer into a closure that runs once.
+@Loop
+private final class Pass {
+    private var reply: Reply?
+
+    init(_ reply: consuming Reply) { self.reply = consume reply }
+
+    func take() -> Reply? { reply.take() }
+}
