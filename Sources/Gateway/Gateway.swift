@@ -21,7 +21,7 @@ public final class Gateway: RequestHandler {
     private let settings: Settings
     private let monotonic: @Loop () -> UInt64
     private let hash: Hash
-    private let worker: Worker
+    let worker: Worker
     private let admission: Admission
     private let metrics = Metrics()
     private var rotation: RoundRobin
@@ -81,7 +81,10 @@ public final class Gateway: RequestHandler {
 
     public func refusal(of request: Request?, for problem: RequestProblem) -> Response {
         let id = request.map { ids.id(for: $0) } ?? ids.next()
-        if request?.method == "POST", Endpoint(rawValue: request?.path ?? "") != nil { metrics.requests += 1 }
+        // What the server turns away has not been counted; a request that went unanswered has.
+        if problem != .unanswered, request?.method == "POST", Endpoint(rawValue: request?.path ?? "") != nil {
+            metrics.requests += 1
+        }
         let failure = Failure(status: problem.status, message: problem.message)
         let response = failure.response(to: request?.path ?? "/", id: id)
         var record = AccessRecord(of: request, id: id, at: clock())

@@ -45,7 +45,8 @@ package struct Cache: ~Copyable {
     var models = ModelTable()
     var ready: ReadyTable
     var payloadBytes = 0
-    private var reserved = 0
+    /// By answers on their way.
+    private(set) var reserved = 0
     var hand: UInt32 = 0
     package internal(set) var removals = Removals()
 
@@ -126,6 +127,8 @@ package struct Cache: ~Copyable {
         let number = models.retain(model)
         let slot = place(for: key, payload, cost: cost)
         let entry = slots[slot]
+        // Requests whose bytes lead to what was here spell the model as that did.
+        if entry.pointee.model != number { entry.pointee.generation &+= 1 }
         entry.pointee.storedAt = now
         entry.pointee.form = form
         entry.pointee.endpoint = endpoint

@@ -73,7 +73,8 @@ final class Call {
     /// A box's header fields as this client gets them.
     func headers(from box: Headers) -> Headers {
         // Who joins gets the answer, and nothing that was said to the first client alone.
-        var headers = use == .coalesced ? Headers([("Content-Type", box["content-type"] ?? "")]) : box
+        var headers = box
+        if use == .coalesced { headers = Headers(box.fields.filter { Headers.same($0.name, "Content-Type") }) }
         if headers["x-request-id"] == nil { headers.append("X-Request-Id", id) }
         // `Cache-Status` is a list, to which each cache on the way adds itself.
         for field in fields().fields where !Headers.same(field.name, "Cache-Status") {

@@ -83,13 +83,13 @@ final class Flight {
     ]
 
     /// Whether somebody who asks the same may wait for this answer.
-    var isJoinable: Bool { isRecording && !hasLanded && (header.map { $0.status == 200 } ?? true) }
+    var isJoinable: Bool { isRecording && !isOutdated && !hasLanded && (header.map { $0.status == 200 } ?? true) }
 
     var hasSubscribers: Bool { !subscribers.isEmpty }
     /// The worker counts it among those that wait for their model.
     var isWaitingForModel = false
-    /// How often the cache had been purged when it began.
-    var purges = 0
+    /// The cache was purged meanwhile of what this would be kept with.
+    var isOutdated = false
 
     // MARK: Those who wait
 
@@ -110,12 +110,14 @@ final class Flight {
                 subscriber = joining
                 joining.index = subscribers.count
                 subscribers.append(joining)
-                if header != nil {
+                if header == nil {
+                    worker.enter { $0.waits(self) }
+                } else {
                     admit(joining)
                     // The box may be waiting for readers that have stalled, and this one takes more.
                     settle()
                 }
-                begin()
+                if !Task.isCancelled { begin() }
             }
         } catch {
             subscriber?.leave(isEnding() ? Failure.ending : Failure.left)
@@ -202,7 +204,8 @@ final class Flight {
 
     private func take(_ chunk: UnsafeRawBufferPointer) -> Flow {
         if isRecording {
-            if hasRoom(for: chunk.count) { log.append(chunk) } else { stopRecording() }
+            let mayBeKept = total + chunk.count <= worker.maxEntryBytes
+            if mayBeKept, hasRoom(for: chunk.count) { log.append(chunk) } else { stopRecording() }
         }
         let end = total + chunk.count
         var somebodyLags = false
@@ -279,8 +282,7 @@ final class Flight {
         let needed = log.count + count - reserved
         guard needed > 0 else { return true }
         let step = max(needed, Flight.reserveStep)
-        let before = reserved
-        guard worker.enter({ $0.reserve(step, recordedBefore: before) }) else { return false }
+        guard worker.enter({ $0.reserve(step) }) else { return false }
         reserved += step
         return true
     }

@@ -75,9 +75,10 @@ final class Subscriber {
     ) {
         guard let reply = reply.take() else { return }
         call.record.status = status
+        let length = withoutUsage ? nil : length
         if length == nil { tail = StreamTail(contentType: headers["content-type"], path: call.endpoint.rawValue) }
         if withoutUsage { filter = UsageFilter() }
-        let writer = reply.stream(status: status, headers: headers, length: withoutUsage ? nil : length)
+        let writer = reply.stream(status: status, headers: headers, length: length)
         // A circle, which the end of the writer breaks.
         writer.onDrain = { [self] in
             guard isPaused else { return }

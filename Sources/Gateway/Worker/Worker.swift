@@ -19,21 +19,20 @@ actor Worker {
     private let now: @Loop () -> UInt64
     private let freshSeconds: Int
 
-    private var cache: Cache
+    private(set) var cache: Cache
     private var isSweeping = false
-    private var purges = 0
     /// Those that can be joined, by what they ask.
-    private var joinable: [Key: Flight] = [:]
+    private(set) var joinable: [Key: Flight] = [:]
     /// All of them.
-    private var flights: [ObjectIdentifier: Flight] = [:]
-    private var queue: RequestQueue
+    private(set) var flights: [ObjectIdentifier: Flight] = [:]
+    private(set) var queue: RequestQueue
     /// Woken when their turn comes.
     private var waiting: [RequestQueue.Ticket: Turn] = [:]
     private var loads = LoadWatch()
     /// For each model, the flights that somebody waits for and no box has begun to answer.
-    private var waitingForModel: [String: Int] = [:]
+    private(set) var waitingForModel: [String: Int] = [:]
     /// Flights that go on though nobody wants them: they may be loading what others wait for.
-    private var unwanted: [Flight] = []
+    private(set) var unwanted: [Flight] = []
     /// Nanoseconds that a call takes, a moving average.
     private var usualTime: Double?
     private var runningCount = 0
@@ -92,6 +91,7 @@ actor Worker {
     private var time: UInt64 { Loop.assumeIsolated { now() } }
 
     nonisolated var isCaching: Bool { settings.cache.ttl > .zero }
+    nonisolated var maxEntryBytes: Int { settings.cache.maxEntryBytes }
 
     // MARK: The cache
 
@@ -117,10 +117,7 @@ actor Worker {
                 return .hit(found.response, found.use)
             }
         }
-        if let flight = joinable[key], Loop.assumeIsolated({ flight.isJoinable }) {
-            join(flight)
-            return .join(flight)
-        }
+        if let flight = joinable[key], Loop.assumeIsolated({ flight.isJoinable }) { return .join(flight) }
         return .miss(isTooOld: isTooOld)
     }
 
@@ -189,18 +186,19 @@ actor Worker {
     var entries: Int { cache.count }
 
     func purge() -> Int {
-        purges += 1
+        outdate { _ in true }
         return cache.purge()
     }
 
     /// Forgets the answers of a model, however requests have spelled it.
     func purge(model: ModelName) -> Int {
-        purges += 1
-        return forget(model)
+        outdate { $0 == model.description }
+        return cache.modelNames.filter { ModelName($0) == model }.reduce(0) { $0 + cache.purge(model: $1) }
     }
 
-    private func forget(_ model: ModelName) -> Int {
-        cache.modelNames.filter { ModelName($0) == model }.reduce(0) { $0 + cache.purge(model: $1) }
+    /// What is being answered now is as old as what is purged: it is not to be kept, and nobody joins it.
+    private func outdate(_ isMeant: (String) -> Bool) {
+        for flight in flights.values where isMeant(flight.model) { Loop.assumeIsolated { flight.isOutdated = true } }
     }
 
     private static let sweptAtOnce = 1024
@@ -226,10 +224,10 @@ actor Worker {
     /// Starts a call of its own. What can be done at once is done when this returns.
     func begin(_ flight: Flight) {
         flights[ObjectIdentifier(flight)] = flight
-        let purges = purges
-        Loop.assumeIsolated { flight.purges = purges }
-        if let key = flight.key, joinable[key] == nil { joinable[key] = flight }
-        waits(flight)
+        // One that nobody can join any more gives way.
+        if let key = flight.key, joinable[key].map({ other in Loop.assumeIsolated { other.isJoinable } }) != true {
+            joinable[key] = flight
+        }
         Loop.assumeIsolated { flight.task = Loop.task { await self.run(flight) } }
     }
 
@@ -290,8 +288,7 @@ actor Worker {
     }
 
     private func keep(_ recorded: Recorded, of flight: Flight) {
-        // A purge that came meanwhile is meant for this answer too.
-        guard let key = flight.key, Loop.assumeIsolated({ flight.purges }) == purges else { return }
+        guard let key = flight.key, !Loop.assumeIsolated({ flight.isOutdated }) else { return }
         cache.release(Loop.assumeIsolated { flight.giveBack() })
         guard
             cache.store(
@@ -310,7 +307,9 @@ actor Worker {
 
     private func failure(for error: any Error, of flight: Flight) -> Failure {
         guard let refusal = error as? QueueRefusal else {
-            return Failure(error, backend: backends[Loop.assumeIsolated { flight.backend } ?? 0])
+            let failure = Failure(error, backend: backends[Loop.assumeIsolated { flight.backend } ?? 0])
+            // Whoever is told waits: it was no client that ended the call.
+            return failure.status == Failure.clientLeft ? .ending : failure
         }
         let message =
             switch refusal {
@@ -382,10 +381,8 @@ actor Worker {
 
     // MARK: What flights tell
 
-    /// Room for so many more bytes of an answer being recorded; false if there is none.
-    func reserve(_ bytes: Int, recordedBefore: Int) -> Bool {
-        recordedBefore < settings.cache.maxEntryBytes && cache.reserve(bytes)
-    }
+    /// Room for so many more bytes of an answer on its way; false if there is none.
+    func reserve(_ bytes: Int) -> Bool { cache.reserve(bytes) }
 
     func stoppedRecording(_ flight: Flight) { forget(flight) }
 
@@ -396,12 +393,8 @@ actor Worker {
         waitsNoMore(flight)
     }
 
-    /// Somebody waits for a flight: it may have been given up already.
-    private func join(_ flight: Flight) {
-        if Loop.assumeIsolated({ flight.header == nil }) { waits(flight) }
-    }
-
-    private func waits(_ flight: Flight) {
+    /// Somebody waits for a flight that no box has begun to answer; it may have been given up already.
+    func waits(_ flight: Flight) {
         guard Loop.assumeIsolated({ !flight.isWaitingForModel }) else { return }
         Loop.assumeIsolated { flight.isWaitingForModel = true }
         waitingForModel[flight.model, default: 0] += 1
