@@ -17,7 +17,7 @@ deps: ## install what a build needs (Debian packages; asks for sudo if it must)
 deps-test: deps ## install what the tests need besides (Python packages go to .venv)
 	@Scripts/deps test
 
-deps-bench: deps ## install what the benchmarks need besides (wrk, nginx)
+deps-bench: deps ## install what the benchmarks need besides (wrk, nginx, valgrind)
 	@Scripts/deps bench
 
 build: deps ## build the programs for release, into .build/release
