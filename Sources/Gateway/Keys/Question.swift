@@ -14,7 +14,7 @@ struct Question: Sendable {
     let modelName: ModelName
     /// How the client wants the answer written.
     let form: AnswerForm
-    let content: Content
+    private(set) var content: Content
     /// Whether the same question is meant to have the same answer: embeddings, temperature 0, a given seed.
     let isDeterministic: Bool
 
@@ -87,6 +87,14 @@ struct Question: Sendable {
                 }
             return Question(Envelope(for: endpoint), for: endpoint, bypass: reason)
         }
+    }
+
+    /// The same without the bytes to hash, which may be as many as the request's, for when they have been.
+    var hashed: Question {
+        guard case .cacheable = content else { return self }
+        var question = self
+        question.content = .cacheable(canonical: .empty)
+        return question
     }
 
     /// Reads only what must be known of every request, for when nothing is kept.

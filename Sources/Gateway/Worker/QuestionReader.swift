@@ -34,7 +34,8 @@ struct QuestionReader: Sendable {
         // What is kept of a stream needs the numbers of tokens, which nobody may have asked for.
         let asksForUsage = question.form == .stream && !endpoint.isNative
         return Reading(
-            question: question, raw: raw ?? hash(body.buffer).salted(with: endpoint), key: hash(canonical.buffer),
+            question: question.hashed, raw: raw ?? hash(body.buffer).salted(with: endpoint),
+            key: hash(canonical.buffer),
             asking: asksForUsage ? UsageRequest.asking(body.buffer) : nil)
     }
 
