@@ -52,7 +52,7 @@ struct Failure {
     func response(to path: String, id: String, adding fields: Headers = [:]) -> Response {
         var headers: Headers = ["Content-Type": "application/json; charset=utf-8", "X-Request-Id": id]
         if let retryAfter { headers.append("Retry-After", String(retryAfter)) }
-        for field in fields.fields { headers.append(field.name, field.value) }
+        headers.append(fields)
         return Response(
             status: status, headers: headers,
             body: Bytes(Dialect(path: path).body(status: status, message: message, id: id)))

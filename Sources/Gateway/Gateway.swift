@@ -119,8 +119,7 @@ public final class Gateway: RequestHandler {
             return nil
         }
         let response = refusal.response(to: request.path, id: call.id, adding: admitted)
-        call.record.status = response.status
-        call.record.bytes = response.body.count
+        call.note(response)
         call.record.error = refusal.message
         end(call)
         return response
@@ -273,7 +272,7 @@ public final class Gateway: RequestHandler {
 
     private func refuse(_ status: Int, _ message: String, _ fields: Headers = [:]) -> Response {
         var headers: Headers = ["Content-Type": "application/json"]
-        for field in fields.fields { headers.append(field.name, field.value) }
+        headers.append(fields)
         return Response(
             status: status, headers: headers,
             body: Bytes(Dialect.native.body(status: status, message: message, id: "")))
@@ -303,15 +302,4 @@ extension Gateway {
         let name = host.hasPrefix("[") ? host.prefix { $0 != "]" } + "]" : host.prefix { $0 != ":" }
         return ["localhost", "[::1]", "unix"].contains(name.lowercased()) || name.hasPrefix("127.")
     }
-}
-
-/// Microseconds since 1970, UTC.
-public typealias WallClock = @Loop () -> Int64
-
-/// How the gateway reaches a backend. See ``ClientRequest`` and ``ClientResponse`` for what is promised.
-@Loop
-public protocol Transport: AnyObject, Sendable {
-    /// Sends a request and returns when the header of the answer has come. Throws ``TransportError``, or
-    /// `CancellationError` when the task is cancelled.
-    func send(_ request: ClientRequest) async throws -> ClientResponse
 }

@@ -31,6 +31,9 @@ public struct Headers: Sendable {
         fields.append((name, value))
     }
 
+    /// Appends all fields of another header, in order.
+    public mutating func append(_ other: Headers) { fields += other.fields }
+
     /// Puts one value in the place of all there were.
     public mutating func set(_ name: String, _ value: String) {
         remove(name)

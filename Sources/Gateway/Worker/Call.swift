@@ -85,9 +85,14 @@ final class Call {
     }
 
     func send(_ response: Response, _ reply: consuming Reply) {
+        note(response)
+        reply.send(response)
+    }
+
+    /// For the access log: what the client is told, in one piece.
+    func note(_ response: Response) {
         record.status = response.status
         record.bytes = response.body.count
-        reply.send(response)
     }
 
     func response(to failure: Failure) -> Response {

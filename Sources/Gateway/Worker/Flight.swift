@@ -290,7 +290,7 @@ final class Flight {
     /// Keeps nothing from here on; who needs all of it has to ask for itself.
     private func stopRecording() {
         isRecording = false
-        worker.enter { $0.stoppedRecording(self) }
+        worker.enter { $0.forget(self) }
         for subscriber in subscribers where !subscriber.hasBegun { subscriber.handBack() }
         settle()
     }

@@ -42,9 +42,7 @@ final class Subscriber {
 
     func send(_ response: Response) {
         guard let reply = reply.take() else { return }
-        call.record.status = response.status
-        call.record.bytes = response.body.count
-        reply.send(response)
+        call.send(response, reply)
         finish()
     }
 

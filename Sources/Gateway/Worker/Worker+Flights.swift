@@ -82,6 +82,7 @@ extension Worker {
         sweepLater()
     }
 
+    /// Nobody joins a flight any more, and nothing of it is recorded.
     func forget(_ flight: Flight) {
         if let key = flight.key, joinable[key] === flight { joinable[key] = nil }
         cache.release(Loop.assumeIsolated { flight.giveBack() })
@@ -105,8 +106,6 @@ extension Worker {
 
     /// Room for so many more bytes of an answer on its way; false if there is none.
     func reserve(_ bytes: Int) -> Bool { cache.reserve(bytes) }
-
-    func stoppedRecording(_ flight: Flight) { forget(flight) }
 
     func answerBegan(_ flight: Flight, status: Int) {
         if status == 200, let backend = Loop.assumeIsolated({ flight.backend }) {

@@ -148,8 +148,7 @@ actor Worker {
             cache.keep(response, of: entry, as: form, extraBytes: isPayload ? 0 : body.count)
             if fields.count == 0 { return (response, use) }
         }
-        headers.reserve(headers.count + fields.count)
-        for field in fields.fields { headers.append(field.name, field.value) }
+        headers.append(fields)
         return (Response(status: 200, headers: headers, body: body), use)
     }
 
