@@ -68,6 +68,7 @@ let package = Package(
         executable("simulated-ollama", ["HTTPServer", "HTTPCore", "EventLoop", "Digests", argumentParser]),
         executable("stream-load", path: "Benchmarks/StreamLoad", ["EventLoop", argumentParser]),
         executable("cache-scale", path: "Benchmarks/CacheScale", ["Gateway", "HTTPCore"]),
+        executable("pick-scale", path: "Benchmarks/PickScale", ["Gateway"]),
 
         testSupport("TestSupport", path: "Tests/Support", ["EventLoop"]),
         tests("EventLoopTests", ["EventLoop", "TestSupport"]),

@@ -11,6 +11,8 @@ public struct AccessRecord: Sendable {
     public let target: String
     public var status = 0
     public var backend: String?
+    /// Backends that were asked.
+    public var tries = 0
     /// How the cache was used: `HIT`, `MISS`, `COALESCED`, `BYPASS`; nil where it has no business.
     public var cache: String?
     /// Bytes of the answer's body.
@@ -52,4 +54,28 @@ public enum AccessLogWish: Sendable {
 extension AccessRecord {
     /// Whether it failed on our side of the client.
     public var isFailure: Bool { status >= 500 || (error != nil && status < 400) }
+}
+
+extension AccessRecord {
+    /// The request is answered, and over.
+    /// - Parameter failure: what was wrong, if anything was.
+    @Loop
+    mutating func end(_ failure: Failure?, _ response: Response, _ reply: consuming Reply, at now: Int64) {
+        status = response.status
+        bytes = method == "HEAD" ? 0 : response.body.count
+        error = failure?.message
+        duration = now - start
+        reply.send(response)
+    }
+
+    /// The request's task was cancelled: its client has left, or the gateway is ending and says so.
+    @Loop
+    mutating func cut(_ reply: consuming Reply, _ request: Request, isEnding: Bool, at now: Int64) {
+        if isEnding {
+            return end(.ending, Failure.ending.response(to: request.path, id: id), reply, at: now)
+        }
+        status = Failure.clientLeft
+        error = Failure.left.message
+        duration = now - start
+    }
 }

@@ -1,11 +1,17 @@
 import HTTPCore
 
 /// One Ollama box.
-public struct Backend: Sendable, Equatable {
+public struct Backend: Sendable, Equatable, CustomStringConvertible {
     /// Host and port (and prefix, if there is one): what people and logs call it.
     public let name: String
     /// `http://host:port`, without a slash at the end, perhaps with a path.
     public let origin: String
+    /// Its share of the requests beside the others', 1 to 1000.
+    public private(set) var weight = 1
+    /// The lowest tier that can serve does, 1 to 100.
+    public private(set) var tier = 1
+    /// Requests to models that it runs at once; nil for what holds for all.
+    public private(set) var concurrency: Int?
 
     public static let defaultPort = 11434
 
@@ -24,8 +30,44 @@ public struct Backend: Sendable, Equatable {
         public init(description: String) { self.description = description }
     }
 
-    /// Reads `host`, `host:port`, `http://host:port` or `https://host/prefix`; IPv6 addresses stand in brackets.
+    /// Reads `host`, `host:port`, `http://host:port` or `https://host/prefix`; IPv6 addresses stand in brackets. Behind
+    /// it may stand `;weight=`, `;tier=` and `;concurrency=`, each with a whole number.
     public init(_ text: String) throws(Invalid) {
+        let parts = text.split(separator: ";", omittingEmptySubsequences: false)
+        try self.init(address: String(parts[0]))
+        var seen: Set<Substring> = []
+        for part in parts.dropFirst() {
+            let words = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard words.count == 2, let bounds = Backend.bounds[String(words[0])] else {
+                throw Invalid(
+                    description: "'\(text)' has '\(part)' in it; allowed are ;weight=N, ;tier=N and ;concurrency=N")
+            }
+            guard seen.insert(words[0]).inserted else {
+                throw Invalid(description: "'\(text)' says '\(words[0])' twice")
+            }
+            guard words[1].utf8.allSatisfy(Backend.isDigit), let number = Int(words[1]), bounds.contains(number) else {
+                throw Invalid(
+                    description:
+                        "'\(text)' has \(words[0]) '\(words[1])'; allowed is \(bounds.lowerBound) to \(bounds.upperBound)"
+                )
+            }
+            switch words[0] {
+            case "weight": weight = number
+            case "tier": tier = number
+            default: concurrency = number
+            }
+        }
+    }
+
+    /// Its name, and what was said of it.
+    public var description: String {
+        name + (weight != 1 ? ";weight=\(weight)" : "") + (tier != 1 ? ";tier=\(tier)" : "")
+            + (concurrency.map { ";concurrency=\($0)" } ?? "")
+    }
+
+    private static let bounds = ["weight": 1...1000, "tier": 1...100, "concurrency": 1...100_000]
+
+    private init(address text: String) throws(Invalid) {
         var rest = Substring(text)
         var scheme = "http"
         if let mark = text.firstRange(of: "://") {
@@ -106,23 +148,5 @@ public struct Backend: Sendable, Equatable {
         case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x2e, 0x5f: true
         default: false
         }
-    }
-}
-
-/// Takes backends in turn.
-struct RoundRobin {
-    private let backends: [Backend]
-    private var position = 0
-
-    /// At least one.
-    init(_ backends: [Backend]) {
-        precondition(!backends.isEmpty, "a gateway needs a backend")
-        self.backends = backends
-    }
-
-    mutating func next() -> Backend {
-        let backend = backends[position]
-        position = (position + 1) % backends.count
-        return backend
     }
 }

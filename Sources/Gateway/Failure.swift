@@ -1,7 +1,7 @@
 import HTTPCore
 
 /// What went wrong, as the client is told: the one place where errors become HTTP.
-struct Failure {
+struct Failure: Error {
     /// nginx's number for a client that closed its connection; it is logged and never sent.
     static let clientLeft = 499
 
@@ -9,6 +9,8 @@ struct Failure {
     let message: String
     /// In whole seconds: when it is worth another try.
     var retryAfter: Int?
+    /// Told as Ollama would have: under `/v1` it writes a line feed behind an error.
+    private var isOllamas = false
 
     init(status: Int, message: String, retryAfter: Int? = nil) {
         self.status = status
@@ -19,11 +21,27 @@ struct Failure {
     static let left = Failure(status: clientLeft, message: "the client left")
     static let ending = Failure(status: 503, message: "the gateway is shutting down")
 
-    init(_ error: any Error, backend: Backend) {
+    /// No backend has the model, in Ollama's words. Source: `server/routes.go`, where embeddings have their own.
+    init(unknownModel name: String, at endpoint: Endpoint) {
+        self.init(
+            status: 404,
+            message: endpoint.isEmbedding
+                ? "model \"\(name)\" not found, try pulling it first" : "model '\(name)' not found")
+        isOllamas = true
+    }
+
+    /// The same, where it is the model itself that was asked for.
+    init(noModel name: ModelName) {
+        self.init(status: 404, message: "model '\(name)' not found")
+        isOllamas = true
+    }
+
+    /// - Parameter backend: its name.
+    init(_ error: any Error, backend: String) {
         switch error {
         case let error as TransportError:
             status = error.kind == .firstByteTimeout ? 504 : error.kind == .local ? 500 : 502
-            message = "backend \(backend.name): \(Failure.words(for: error))"
+            message = "backend \(backend): \(Failure.words(for: error))"
         case is CancellationError, is ClientLeft:
             status = Failure.clientLeft
             message = "the client left"
@@ -33,7 +51,7 @@ struct Failure {
         }
     }
 
-    private static func words(for error: TransportError) -> String {
+    static func words(for error: TransportError) -> String {
         let kind =
             switch error.kind {
             case .resolve: "name not known"
@@ -50,12 +68,15 @@ struct Failure {
 
     /// The answer to a request for `path`, in the words of the API that the path belongs to.
     func response(to path: String, id: String, adding fields: Headers = [:]) -> Response {
-        var headers: Headers = ["Content-Type": "application/json; charset=utf-8", "X-Request-Id": id]
+        let dialect = Dialect(path: path)
+        let isLine = isOllamas && dialect != .native
+        var headers: Headers = [
+            "Content-Type": isLine ? "application/json" : "application/json; charset=utf-8", "X-Request-Id": id,
+        ]
         if let retryAfter { headers.append("Retry-After", String(retryAfter)) }
         headers.append(fields)
-        return Response(
-            status: status, headers: headers,
-            body: Bytes(Dialect(path: path).body(status: status, message: message, id: id)))
+        let body = dialect.body(status: status, message: message, id: id)
+        return Response(status: status, headers: headers, body: Bytes(isLine ? body + "\n" : body))
     }
 }
 

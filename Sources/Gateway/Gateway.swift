@@ -18,22 +18,23 @@ public final class Gateway: RequestHandler {
     let log: (any AccessLog)?
     /// Set when the program ends and answers are cut: then a cancelled request is not its client's doing.
     public var isEnding = false
-    private let settings: Settings
+    let settings: Settings
     private let monotonic: @Loop () -> UInt64
     private let hash: Hash
     let worker: Worker
+    let fleet: Fleet
     private let admission: Admission
-    private let metrics = Metrics()
-    private var rotation: RoundRobin
+    let metrics = Metrics()
+    private let management: Management
     private var ids: RequestIDs
 
-    private let greeting = Response(status: 200, contentType: "text/plain; charset=utf-8", "Ollama is running")
+    let greeting = Response(status: 200, contentType: "text/plain; charset=utf-8", "Ollama is running")
 
     /// - Parameter monotonic: nanoseconds that never go back; the loop's own unless told otherwise.
     public init(
         backends: [Backend], transport: any Transport, settings: Settings = Settings(), hash: @escaping Hash,
         clock: @escaping WallClock, monotonic: @escaping @Loop () -> UInt64 = { Loop.events.now },
-        log: (any AccessLog)? = nil
+        log: (any AccessLog)? = nil, alarm: (any Alarm)? = nil, notices: (any Notices)? = nil
     ) {
         self.transport = transport
         self.settings = settings
@@ -41,14 +42,30 @@ public final class Gateway: RequestHandler {
         self.clock = clock
         self.monotonic = monotonic
         self.log = log
-        rotation = RoundRobin(backends)
         ids = RequestIDs()
         let window = settings.rateWindow.clampedNanoseconds
         admission = Admission(
             settings.rateLimit > 0 ? [RateLimitCheck(RateLimit(limit: settings.rateLimit, window: window))] : [])
-        worker = Worker(
-            settings: settings, backends: backends, transport: transport, metrics: metrics, now: monotonic)
+        fleet = Fleet(
+            backends, settings: settings, transport: transport, metrics: metrics, now: monotonic, clock: clock,
+            alarm: alarm, notices: notices)
+        let worker = Worker(
+            settings: settings, fleet: fleet, transport: transport, metrics: metrics, now: monotonic)
+        self.worker = worker
+        management = Management(settings.fleet.manage)
+        // Weak: the worker has the fleet.
+        fleet.onDeath = { [weak worker] backend in worker?.enter { $0.leave(backend) } }
+        // Their answers are another model's.
+        fleet.onDisplaced = { [weak worker] names in
+            worker?.enter { worker in for name in names { _ = worker.purge(model: ModelName(name)) } }
+        }
     }
+
+    /// Begins to look after the backends.
+    public func start() { fleet.start() }
+
+    /// Looks after them no more.
+    public func stop() { fleet.stop() }
 
     // MARK: RequestHandler
 
@@ -74,7 +91,17 @@ public final class Gateway: RequestHandler {
             return end(call)
         }
         let id = ids.id(for: request)
-        let relay = Relay(request, id: id, backend: rotation.next(), gateway: self)
+        let start = clock()
+        await fleet.isStarted()
+        if request.method == "GET" || request.method == "HEAD", let response = await fleet.answer(request.path, id: id)
+        {
+            record(response, request, id: id, at: start)
+            return reply.send(response)
+        }
+        if let change = management.change(of: request) {
+            return record(await management.handle(change, request, reply, id: id, at: start, self))
+        }
+        let relay = Relay(request, id: id, at: start, to: await aim(of: request), gateway: self)
         await relay.run(reply)
         record(relay.record)
     }
@@ -142,6 +169,10 @@ public final class Gateway: RequestHandler {
 
     private func serve(_ call: Call, _ reply: consuming Reply) async {
         await read(call)
+        if let question = call.question, question.isUnload {
+            guard let reply = await unload(question.modelName, call, reply) else { return }
+            return await fly(call, reply)
+        }
         await look(for: call, reply, attempts: 3)
     }
 
@@ -187,15 +218,49 @@ public final class Gateway: RequestHandler {
             call, reply, isEnding: { isEnding }, begin: { worker.enter { $0.begin(flight) } })
     }
 
+    /// Takes a model out of the memory of every backend that has it there.
+    /// - Returns: the right to answer, if none has.
+    private func unload(_ model: ModelName, _ call: Call, _ reply: consuming Reply) async -> Reply? {
+        let loaded = await fleet.backends(thatHaveLoaded: model.description)
+        guard !loaded.isEmpty else { return reply }
+        metrics.misses += 1
+        call.use = call.use ?? .bypass("load")
+        call.record.backend = loaded.map { fleet.backends[$0].name }.joined(separator: ",")
+        guard let answers = try? await FanOut.send(call.request, id: call.id, to: loaded, self) else {
+            call.record.cut(reply, call.request, isEnding: isEnding, at: clock())
+            return nil
+        }
+        try? await FanOut.forEach(loaded) { await self.fleet.ask(whatRunsAt: $0) }
+        let response = FanOut.response(to: call.request.path, id: call.id, answers, fleet)
+        call.record.error = answers.lazy.compactMap(\.problem).first?.message
+        call.send(
+            Response(status: response.status, headers: call.headers(from: response.headers), body: response.body), reply
+        )
+        return nil
+    }
+
+    /// Where a request goes that is about no model's answer and changes nothing.
+    private func aim(of request: Request) async -> Relay.Aim {
+        guard request.method == "POST", request.path == "/api/show" else { return .any }
+        let model = management.model(of: request)
+        guard ModelName(model).isValid else { return .any }
+        _ = await fleet.holders(of: model)
+        // A backend says in its own words that it has no such model; where it may be is not known yet, nobody does.
+        let isUnknown = fleet.queue.balancer.directory.entries[model] == nil && !fleet.mayBeElsewhere(model)
+        return isUnknown ? .any : .model(model)
+    }
+
     /// Reads what the call asks, and finds its key.
     private func read(_ call: Call) async {
         guard case .bytes(let body) = call.request.body else { return call.use = .bypass("malformed") }
         guard call.request.header("content-encoding") == nil else { return call.use = .bypass("encoded") }
         let reader = QuestionReader(
             body: body, endpoint: call.endpoint, raw: call.raw, isCaching: worker.isCaching,
-            cachesTools: settings.cache.includesTools, hash: hash)
+            cachesTools: settings.cache.includesTools, wantsConversation: settings.fleet.balance == .affinity,
+            hash: hash)
         let read = body.count <= QuestionReader.readAtOnce ? reader.read() : await reader.readElsewhere()
         call.question = read.question
+        call.conversation = read.conversation
         if case .bypass(let reason) = read.question.content { return call.use = .bypass(reason.rawValue) }
         if settings.cache.onlyDeterministic, !read.question.isDeterministic { return call.use = .bypass("random") }
         if call.directives.noStore { return call.use = .bypass("no-store") }
@@ -217,89 +282,15 @@ public final class Gateway: RequestHandler {
     }
 
     /// For what was answered at once, which is no failure: nothing is made of it that nobody wants.
-    private func record(_ response: Response, _ request: Request, cache: CacheUse? = nil, at start: Int64) {
-        guard let log, log.wants == .all else { return }
-        var record = AccessRecord(of: request, id: ids.id(for: request), at: start)
+    private func record(
+        _ response: Response, _ request: Request, id: String? = nil, cache: CacheUse? = nil, at start: Int64
+    ) {
+        guard let log, log.wants.includes(failure: response.status >= 500) else { return }
+        var record = AccessRecord(of: request, id: id ?? ids.id(for: request), at: start)
         record.status = response.status
         record.bytes = request.method == "HEAD" ? 0 : response.body.count
         record.duration = clock() - start
         record.cache = cache?.word
         log.record(record)
-    }
-
-    // MARK: The gateway's own
-
-    /// Bytes that a request to the gateway itself may carry: they are read and not looked at.
-    private static let ownBody = 64 * 1024
-
-    private func isOwn(_ path: String) -> Bool {
-        path == "/health" || path == "/metrics" || path == "/gateway" || path.hasPrefix("/gateway/")
-    }
-
-    private func ownAnswer(_ request: Request) -> Response? {
-        // No tunnels: what would follow is not HTTP.
-        if request.method == "CONNECT" { return refuse(405, "CONNECT is not supported") }
-        switch request.path {
-        case "/" where request.method == "GET" || request.method == "HEAD":
-            return greeting
-        case "/health":
-            return only(["GET", "HEAD"], request) {
-                let now = Timestamp.utc(clock(), fraction: .microseconds, zone: "+00:00")
-                return json(200, #"{"status":"healthy","timestamp":"\#(now)"}"#)
-            }
-        case "/metrics":
-            return only(["GET", "HEAD"], request) {
-                let entries = worker.enter { $0.entries }
-                return Response(status: 200, contentType: Metrics.contentType, metrics.text(cacheEntries: entries))
-            }
-        case "/gateway/cache":
-            return only(["DELETE"], request) { purge(request) }
-        case let path where isOwn(path):
-            return refuse(404, "the gateway has no \(path)")
-        default:
-            return nil
-        }
-    }
-
-    private func only(_ methods: [String], _ request: Request, _ answer: () -> Response) -> Response {
-        if methods.contains(request.method) { return answer() }
-        return refuse(405, "method not allowed", ["Allow": methods.joined(separator: ", ")])
-    }
-
-    private func json(_ status: Int, _ text: String) -> Response {
-        Response(status: status, contentType: "application/json", text)
-    }
-
-    private func refuse(_ status: Int, _ message: String, _ fields: Headers = [:]) -> Response {
-        var headers: Headers = ["Content-Type": "application/json"]
-        headers.append(fields)
-        return Response(
-            status: status, headers: headers,
-            body: Bytes(Dialect.native.body(status: status, message: message, id: "")))
-    }
-
-    /// Empties the cache, or forgets one model's answers. For this machine only, until there are keys.
-    private func purge(_ request: Request) -> Response {
-        // A page in a browser on this machine is no client on this machine.
-        guard request.peer.isLoopback, request.header("origin") == nil, Gateway.isLocal(request.header("host")) else {
-            return refuse(403, "purging is for clients on the gateway's own machine")
-        }
-        let query = request.target.drop { $0 != "?" }.dropFirst()
-        guard !query.isEmpty else { return json(200, #"{"purged":\#(worker.enter { $0.purge() })}"#) }
-        guard query.hasPrefix("model="), !query.contains("&"),
-            let name = String(query.dropFirst(6)).percentDecoded(isQuery: true), !name.isEmpty
-        else {
-            return refuse(400, "unknown query '\(query)'; allowed is model=NAME")
-        }
-        return json(200, #"{"purged":\#(worker.enter { $0.purge(model: ModelName(name)) })}"#)
-    }
-}
-
-extension Gateway {
-    /// Whether a `Host` names this machine to itself; else the name may be anybody's that leads here.
-    static func isLocal(_ host: String?) -> Bool {
-        guard let host else { return true }
-        let name = host.hasPrefix("[") ? host.prefix { $0 != "]" } + "]" : host.prefix { $0 != ":" }
-        return ["localhost", "[::1]", "unix"].contains(name.lowercased()) || name.hasPrefix("127.")
     }
 }

@@ -16,3 +16,17 @@ public protocol Transport: AnyObject, Sendable {
     /// `CancellationError` when the task is cancelled.
     func send(_ request: ClientRequest) async throws -> ClientResponse
 }
+
+/// Rings once, after a while; setting it again takes the place of what was set.
+@Loop
+public protocol Alarm: AnyObject {
+    func ring(after delay: Duration, _ action: @escaping @Loop () -> Void)
+}
+
+/// Takes what people should know of the gateway's running, a sentence at a time.
+@Loop
+public protocol Notices: AnyObject {
+    func note(_ level: NoticeLevel, _ message: String)
+}
+
+public enum NoticeLevel: Sendable { case notice, warning }

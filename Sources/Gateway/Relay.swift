@@ -1,58 +1,104 @@
 import EventLoop
 import HTTPCore
 
-/// One request on its way to a backend, and the answer on its way back.
+/// One request on its way to a backend, and the answer on its way back: for all that is no request to a model.
 @Loop
 final class Relay {
+    /// Where it may go.
+    enum Aim {
+        /// To any backend, in turn.
+        case any
+        /// To one that has this model.
+        case model(String)
+        /// To this one and no other: it does something that must not be done twice, or not elsewhere.
+        case backend(Int)
+    }
+
     /// For the access log; complete when ``run(_:)`` has returned.
     private(set) var record: AccessRecord
 
     private let request: Request
     private let id: String
-    private let backend: Backend
+    private let aim: Aim
     private let gateway: Gateway
+    private var fleet: Fleet { gateway.fleet }
+    private var tried: [Int] = []
+    private var backend: Backend { fleet.backends[tried.last ?? 0] }
 
-    init(_ request: Request, id: String, backend: Backend, gateway: Gateway) {
+    /// - Parameter start: when the request came.
+    init(_ request: Request, id: String, at start: Int64, to aim: Aim, gateway: Gateway) {
         self.request = request
         self.id = id
-        self.backend = backend
+        self.aim = aim
         self.gateway = gateway
-        record = AccessRecord(of: request, id: id, at: gateway.clock())
-        record.backend = backend.name
+        record = AccessRecord(of: request, id: id, at: start)
     }
 
     func run(_ reply: consuming Reply) async {
-        let outcome: Result<ClientResponse, any Error>
-        do {
-            outcome = .success(try await gateway.transport.send(forwarded()))
-        } catch {
-            outcome = .failure(error)
-        }
-        switch outcome {
+        switch await answer() {
         case .success(let answer):
             record.firstByte = gateway.clock() - record.start
             await pass(answer, to: reply)
-        case .failure(let error): refuse(error, to: reply)
+        case .failure(let failure): refuse(failure, to: reply)
         }
         record.duration = gateway.clock() - record.start
     }
+
+    /// The answer of the first backend that has one, or of the last that could be asked.
+    private func answer() async -> Result<ClientResponse, Failure> {
+        var last = Result<ClientResponse, Failure>.failure(fleet.unavailable(model))
+        while let lease = next() {
+            if case .success(let answer) = last { answer.body.cancel() }
+            tried.append(lease.backend)
+            record.backend = backend.name
+            record.tries = tried.count
+            do {
+                let answer = try await send(forwarded(), to: lease.backend)
+                last = .success(answer)
+                // The box itself may be well: it may be speaking for ollama.com, or for a registry.
+                guard Fault.passedOver.contains(answer.status), isQuestion else { return last }
+            } catch {
+                last = .failure(failure(for: error))
+                guard let error = error as? TransportError, let fault = Fault(error) else { return last }
+                // What is done for the client alone may take long.
+                if !isPinned || error.kind != .firstByteTimeout { fleet.failed(lease, fault) }
+                guard isQuestion || error.isRetrySafe else { return last }
+            }
+        }
+        return last
+    }
+
+    private func next() -> Balancer.Lease? {
+        if case .backend(let backend) = aim {
+            return tried.isEmpty ? fleet.queue.balancer.visit(backend, at: fleet.now()) : nil
+        }
+        guard tried.count <= gateway.settings.fleet.retries, isRepeatable || tried.isEmpty else { return nil }
+        return fleet.visit(for: model, without: tried)
+    }
+
+    private var model: String { if case .model(let name) = aim { name } else { "" } }
+
+    /// Whether it only asks for something that another backend may know as well.
+    private var isQuestion: Bool {
+        if case .model = aim { return true }
+        return request.method == "GET" || request.method == "HEAD"
+    }
+
+    private var isPinned: Bool { if case .backend = aim { true } else { false } }
+
+    private func send(_ request: ClientRequest, to backend: Int) async throws -> ClientResponse {
+        isPinned ? try await gateway.transport.send(request) : try await fleet.ask(request, of: backend)
+    }
+
+    private var isRepeatable: Bool { if case .stream = request.body { false } else { true } }
 
     private func forwarded() -> ClientRequest {
         var forwarded = ClientRequest(
             method: request.method, origin: backend.origin, target: request.target,
             headers: Forwarding.request(request.headers, peer: request.peer, id: id), body: request.body)
-        forwarded.mayBeRepeated = !changesTheBox
+        forwarded.mayBeRepeated = !isPinned
         return forwarded
     }
-
-    /// Whether the request does something to the box's models, and must not be done twice.
-    private var changesTheBox: Bool {
-        Relay.changingPaths.contains { request.path.hasPrefix($0) }
-    }
-
-    private static let changingPaths = [
-        "/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/",
-    ]
 
     // MARK: An answer
 
@@ -95,8 +141,7 @@ final class Relay {
 
     // MARK: No answer
 
-    private func refuse(_ error: any Error, to reply: consuming Reply) {
-        let failure = failure(for: error)
+    private func refuse(_ failure: Failure, to reply: consuming Reply) {
         record.status = failure.status
         note(failure)
         // Nobody is there to read it: the reply goes unused.
@@ -107,7 +152,7 @@ final class Relay {
     }
 
     private func failure(for error: any Error) -> Failure {
-        gateway.isEnding && error is CancellationError ? .ending : Failure(error, backend: backend)
+        gateway.isEnding && error is CancellationError ? .ending : Failure(error, backend: backend.name)
     }
 
     private func note(_ failure: Failure) {

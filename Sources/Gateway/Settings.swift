@@ -5,6 +5,7 @@ extension Gateway {
         public var maxBody = 64 << 20
         public var cache = Cache()
         public var queue = Queue()
+        public var fleet = Fleet()
         /// Inference requests that a client address may send within a window; 0 for any number.
         public var rateLimit = 10
         public var rateWindow = Duration.seconds(60)
@@ -33,5 +34,34 @@ extension Gateway {
             public var limit = 100
             public var timeout = Duration.seconds(300)
         }
+
+        public struct Fleet: Sendable {
+            /// Between two probes of a backend that is well.
+            public var healthInterval = Duration.seconds(30)
+            public var balance = Balance.roundRobin
+            /// Further backends that are asked when one fails.
+            public var retries = 2
+            public var manage = Manage.all
+        }
+    }
+
+    /// How a backend is picked among those that can serve.
+    public enum Balance: String, CaseIterable, Sendable {
+        /// In turn.
+        case roundRobin = "round-robin"
+        /// That which has the model loaded and runs the fewest requests.
+        case leastLoaded = "least-loaded"
+        /// That which has the model loaded and the conversation's beginning in its memory.
+        case affinity
+    }
+
+    /// Which backends requests go to that change models.
+    public enum Manage: String, CaseIterable, Sendable {
+        /// To all of them.
+        case all
+        /// To the first that is well.
+        case first
+        /// To none: they are refused.
+        case off
     }
 }

@@ -1,5 +1,6 @@
 import CCurl
 import EventLoop
+import Glibc
 import HTTPCore
 
 /// One request on its way, from `start` until libcurl is done with it or it is given up.
@@ -146,6 +147,8 @@ final class Transfer {
         switch upload.read(into: room) {
         case .bytes(let count):
             uploaded += count
+            // libcurl does not ask again then.
+            if uploaded == length { isUploaded = true }
             return count
         case .end:
             // Less than was declared must not look complete.
@@ -222,7 +225,9 @@ final class Transfer {
         switch code {
         case CURLE_OK: return .complete
         case CURLE_COULDNT_RESOLVE_HOST: return .failed(.resolve, message)
-        case CURLE_COULDNT_CONNECT: return .failed(.connect, message)
+        case CURLE_COULDNT_CONNECT:
+            let number = Int32(truncatingIfNeeded: gw_curl_long(handle.easy, CURLINFO_OS_ERRNO))
+            return .failed(.connect, number != 0 ? String(cString: strerror(number)) : message)
         case CURLE_OPERATION_TIMEDOUT: return .failed(.connectTimeout, message)
         case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CACERT_BADFILE,
             CURLE_SSL_CERTPROBLEM, CURLE_SSL_CIPHER, CURLE_SSL_ISSUER_ERROR, CURLE_SSL_INVALIDCERTSTATUS:

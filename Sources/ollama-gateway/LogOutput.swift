@@ -4,7 +4,7 @@ import Glibc
 import Logging
 import Synchronization
 
-enum LogFormat: String, Sendable {
+enum LogFormat: String, CaseIterable, Sendable {
     case text, json
 }
 
@@ -63,6 +63,21 @@ final class LogOutput: Sendable {
         return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
     }
 
+    /// Without anything that could end the line or speak to a terminal.
+    static func printable(_ text: String) -> String {
+        guard text.unicodeScalars.contains(where: { isUnprintable($0) }) else { return text }
+        return text.unicodeScalars.map { scalar in
+            isUnprintable(scalar) ? "\\u{\(String(scalar.value, radix: 16))}" : String(scalar)
+        }.joined()
+    }
+
+    private static func isUnprintable(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control, .format, .lineSeparator, .paragraphSeparator: true
+        default: false
+        }
+    }
+
     static func timestamp(_ microseconds: Int64) -> String {
         Timestamp.utc(microseconds, fraction: .milliseconds, zone: "Z")
     }
@@ -85,7 +100,7 @@ struct LineLogHandler: LogHandler {
         switch output.format {
         case .text:
             let extra = all.map { " \($0.key)=\($0.value)" }.joined()
-            output.write("\(time) \(event.level) \(event.message)\(extra)")
+            output.write("\(time) \(event.level) \(LogOutput.printable("\(event.message)\(extra)"))")
         case .json:
             let extra = all.map { ",\(JSONText.quoted($0.key)):\(JSONText.quoted("\($0.value)"))" }.joined()
             output.write(
@@ -119,6 +134,7 @@ final class AccessLogLines: AccessLog {
         line += " \(milliseconds(record.duration))ms"
         if let first = record.firstByte { line += " first=\(milliseconds(first))ms" }
         if let backend = record.backend { line += " backend=\(backend)" }
+        if record.tries > 1 { line += " tries=\(record.tries)" }
         if let cache = record.cache { line += " cache=\(cache)" }
         line += " id=\(record.id)"
         if let error = record.error { line += " error=\(JSONText.quoted(error))" }
@@ -142,6 +158,7 @@ final class AccessLogLines: AccessLog {
         line += #","duration_ms":\#(milliseconds(record.duration))"#
         if let first = record.firstByte { line += #","first_byte_ms":\#(milliseconds(first))"# }
         if let backend = record.backend { line += #","backend":\#(JSONText.quoted(backend))"# }
+        if record.tries > 1 { line += #","tries":\#(record.tries)"# }
         if let cache = record.cache { line += #","cache":"\#(cache)""# }
         if let error = record.error { line += #","error":\#(JSONText.quoted(error))"# }
         return line + "}"
@@ -151,5 +168,20 @@ final class AccessLogLines: AccessLog {
     private func milliseconds(_ microseconds: Int64) -> String {
         let digits = String(microseconds % 1000)
         return "\(microseconds / 1000).\(String(repeating: "0", count: 3 - digits.count))\(digits)"
+    }
+}
+
+/// What the gateway has to say beside its requests.
+@Loop
+final class NoticeLines: Notices {
+    private let log: Logger
+
+    init(log: Logger) { self.log = log }
+
+    func note(_ level: NoticeLevel, _ message: String) {
+        switch level {
+        case .notice: log.notice("\(message)")
+        case .warning: log.warning("\(message)")
+        }
     }
 }

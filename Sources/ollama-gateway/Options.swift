@@ -11,7 +11,10 @@ struct Options: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ollama-gateway",
         abstract: "A gateway between applications and Ollama boxes.",
-        usage: "ollama-gateway [--port <port>] [--backends <list>] [options]",
+        usage: """
+            ollama-gateway [--port <port>] [--backends <list>] [options]
+            ollama-gateway status [--url <url>] [--watch]
+            """,
         discussion: """
             Point clients (the ollama CLI, ollama-python, openai SDKs, Open WebUI, …) at the gateway instead of at \
             Ollama. The same question asked twice is answered from the cache; other questions wait for a free box.
@@ -20,14 +23,13 @@ struct Options: ParsableCommand {
             MiB or GiB, or of bytes. Requests to models are those to /api/generate, chat, embed and embeddings, and to \
             their like under /v1.
             """,
-        version: "ollama-gateway \(Program.version)")
+        version: "ollama-gateway \(Program.version)", subcommands: [StatusCommand.self])
 
     @OptionGroup(title: "Listening") var listening: Listening
     @OptionGroup(title: "Backends") var boxes: Boxes
     @OptionGroup(title: "Cache") var cache: CacheOptions
     @OptionGroup(title: "Limits for clients") var clients: Clients
     @OptionGroup(title: "Logs") var logs: Logs
-    @OptionGroup(title: "Not in use yet") var planned: Planned
 
     /// What holds when an option is not given.
     enum Default {
@@ -58,6 +60,9 @@ struct Options: ParsableCommand {
         static let rateLimit = 10
         static let rateWindow = Span(.seconds(60))
         static let healthInterval = Span(.seconds(30))
+        static let balance = Gateway.Balance.roundRobin
+        static let retries = 2
+        static let manage = Gateway.Manage.all
     }
 
     struct Listening: ParsableArguments {
@@ -84,10 +89,36 @@ struct Options: ParsableCommand {
         @Option(
             name: .shortAndLong,
             help: help(
-                "Ollama boxes, separated by commas: host, host:port, http://host:port or https://host/prefix.",
+                "Ollama boxes, separated by commas: host, host:port, http://host:port or https://host/prefix, each perhaps with ;weight=N (its share), ;tier=N (the lowest that can serve does) and ;concurrency=N.",
                 Default.backends,
                 valueName: "list"), transform: Parse.backends)
         var backends = Default.backends
+
+        @Option(
+            help: help(
+                "Which of the backends that have the model a request goes to: round-robin (in turn), least-loaded (where the model is loaded and the fewest requests run) or affinity (where the model is loaded and the conversation was before).",
+                Default.balance.rawValue, valueName: "way"), transform: Parse.choice(of: Gateway.Balance.self))
+        var balance = Default.balance
+
+        @Option(
+            help: help(
+                "Time between two probes of a backend (GET /api/tags); one that is unhealthy is probed sooner.",
+                Default.healthInterval, valueName: "duration"),
+            transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
+        var healthInterval = Default.healthInterval
+
+        @Option(
+            help: help(
+                "Further backends that are asked when one fails before its answer begins.", Default.retries,
+                valueName: "number"),
+            transform: Parse.integer(0...100))
+        var retries = Default.retries
+
+        @Option(
+            help: help(
+                "Which backends pull, delete and copy go to: all, first (that is healthy) or off (changing models is refused).",
+                Default.manage.rawValue, valueName: "backends"), transform: Parse.choice(of: Gateway.Manage.self))
+        var manage = Default.manage
 
         @Option(
             help: help(
@@ -200,7 +231,8 @@ struct Options: ParsableCommand {
 
         @Option(
             help: help(
-                "text or json, to standard error.", Default.logFormat, valueName: "format"), transform: Parse.logFormat)
+                "text or json, to standard error.", Default.logFormat, valueName: "format"),
+            transform: Parse.choice(of: LogFormat.self))
         var logFormat = Default.logFormat
     }
 
@@ -229,7 +261,7 @@ struct Options: ParsableCommand {
         @Option(
             help: help(
                 "all, or deterministic: only answers to temperature 0 or a fixed seed, and embeddings.",
-                Default.cacheOnly, valueName: "answers"), transform: Parse.cacheOnly)
+                Default.cacheOnly, valueName: "answers"), transform: Parse.choice(of: CacheOnly.self))
         var cacheOnly = Default.cacheOnly
 
         @Flag(help: "Cache answers to requests that offer tools, too.")
@@ -244,24 +276,19 @@ struct Options: ParsableCommand {
         var staleIfError = Default.staleIfError
     }
 
-    struct Planned: ParsableArguments {
-        @Option(
-            help: help("Time between two probes of a backend.", Default.healthInterval, valueName: "duration"),
-            transform: Parse.duration(.seconds(1) ... .seconds(86_400)))
-        var healthInterval = Default.healthInterval
-    }
-
     private static func help(_ text: String, _ value: some Any, valueName: String? = nil) -> ArgumentHelp {
         let value = (value as? [String])?.joined(separator: ", ") ?? "\(value)"
         return ArgumentHelp("\(text) (default: \(value))", valueName: valueName)
     }
 
-    /// Reads the command line, or ends the process: with the help or the version (status 0), or with one sentence
+    /// Reads the command line: options, or another command. Or ends the process: with the help or the version (status 0), or with one sentence
     /// about what is wrong (status 64, EX_USAGE).
-    static func parseOrEnd() -> Options {
+    static func parseOrEnd() -> any ParsableCommand {
         do {
-            guard let options = try parseAsRoot() as? Options else { throw CleanExit.helpRequest() }
-            return options
+            var command = try parseAsRoot()
+            // What is neither shows the help.
+            if !(command is Options || command is StatusCommand) { try command.run() }
+            return command
         } catch {
             guard exitCode(for: error) != .success else { exit(withError: error) }
             LogOutput.complain("ollama-gateway: \(message(for: error))\nSee 'ollama-gateway --help'.")
@@ -307,6 +334,10 @@ extension Options {
         settings.queue.concurrency = boxes.concurrency
         settings.queue.limit = boxes.queueLimit
         settings.queue.timeout = boxes.queueTimeout.duration
+        settings.fleet.healthInterval = boxes.healthInterval.duration
+        settings.fleet.balance = boxes.balance
+        settings.fleet.retries = boxes.retries
+        settings.fleet.manage = boxes.manage
         return settings
     }
 
@@ -318,7 +349,7 @@ extension Options {
         let kept =
             cache.cacheTtl.duration == .zero
             ? "no cache" : "cache \(cache.cacheMaxBytes) for \(cache.cacheTtl)"
-        return "\(boxes.concurrency) requests at once each; \(kept); \(limit)"
+        return "\(boxes.balance.rawValue), \(boxes.concurrency) requests at once each; \(kept); \(limit)"
     }
 
     var addresses: [ListenAddress] {

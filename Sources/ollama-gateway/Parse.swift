@@ -78,11 +78,18 @@ enum Parse {
         return false
     }
 
-    @Sendable static func cacheOnly(_ text: String) throws -> CacheOnly {
-        guard let only = CacheOnly(rawValue: text.lowercased()) else {
-            throw ValidationError("allowed are all and deterministic.")
+    /// One of a few words.
+    static func choice<Choice: RawRepresentable<String> & CaseIterable & SendableMetatype>(
+        of type: Choice.Type
+    ) -> @Sendable (String) throws -> Choice {
+        let words = type.allCases.map(\.rawValue)
+        return { text in
+            guard let choice = Choice(rawValue: text.lowercased()) else {
+                throw ValidationError(
+                    "allowed are \(words.dropLast().joined(separator: ", ")) and \(words.last ?? "").")
+            }
+            return choice
         }
-        return only
     }
 
     @Sendable static func logLevel(_ text: String) throws -> Logger.Level {
@@ -92,17 +99,10 @@ enum Parse {
         }
         return level
     }
-
-    @Sendable static func logFormat(_ text: String) throws -> LogFormat {
-        guard let format = LogFormat(rawValue: text.lowercased()) else {
-            throw ValidationError("allowed are text and json.")
-        }
-        return format
-    }
 }
 
 /// Which answers the cache keeps.
-enum CacheOnly: String, Sendable, CustomStringConvertible {
+enum CacheOnly: String, CaseIterable, Sendable, CustomStringConvertible {
     case all, deterministic
 
     var description: String { rawValue }
@@ -124,13 +124,15 @@ struct BackendList: Sendable, CustomStringConvertible {
                     description: "a backend's name is missing; allowed is a list like box1:11434,box2:11434")
             }
             let backend = try Backend(String(name))
-            guard !list.contains(backend) else { throw Backend.Invalid(description: "'\(name)' is listed twice") }
+            guard !list.contains(where: { $0.name == backend.name }) else {
+                throw Backend.Invalid(description: "'\(name)' is listed twice")
+            }
             list.append(backend)
         }
         self.list = list
     }
 
-    var description: String { list.map(\.name).joined(separator: ",") }
+    var description: String { list.map(\.description).joined(separator: ",") }
 }
 
 /// A duration as people write it.

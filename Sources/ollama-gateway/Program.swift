@@ -12,7 +12,11 @@ enum Program {
     static let version = "0.1.0"
 
     static func main() {
-        let options = Options.parseOrEnd()
+        let command = Options.parseOrEnd()
+        guard let options = command as? Options else {
+            (command as? StatusCommand)?.show()
+            exit(0)
+        }
         let descriptors = raiseDescriptorLimit()
 
         let output = LogOutput(format: options.logs.logFormat)
@@ -40,7 +44,8 @@ enum Program {
             backends: options.boxes.backends.list, transport: client, settings: options.gateway,
             hash: { bytes in SHA256.hash(bytes).withUnsafeBytes { Key(bytes: $0) } },
             clock: { LogOutput.now() },
-            log: AccessLogLines(output: output, level: options.logs.logLevel))
+            log: AccessLogLines(output: output, level: options.logs.logLevel), alarm: HealthTimer(),
+            notices: NoticeLines(log: log))
         var limits = options.server
         // Clients must not use up what calls to the boxes need.
         let connectionsAtMost = max(1, descriptors - max(64, descriptors / 8))
@@ -55,6 +60,7 @@ enum Program {
             log.notice("listening on \(bound)")
         }
         log.notice("ollama-gateway \(version) in front of \(options.boxes.backends); \(options.summary)")
+        gateway.start()
 
         let signal = try await nextSignal()
         let name = signal == SIGINT ? "SIGINT" : "SIGTERM"
@@ -65,6 +71,7 @@ enum Program {
                 ? "\(name): stopping"
                 : "\(name): waiting up to \(patience) for \(running) running answers; a second signal ends at once")
         let cut = await server.drain(within: patience.duration) { gateway.isEnding = true }
+        gateway.stop()
         client.close()
         if cut > 0 { log.warning("cut off after \(patience) (--drain-timeout): \(cut) connections") }
         log.notice("stopped")

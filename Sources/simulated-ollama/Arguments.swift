@@ -16,7 +16,8 @@ struct Arguments: ParsableArguments {
             """
             Models the box has, separated by commas. What one can do goes by its name: *embed* and *minilm* give \
             vectors, qwen3*, deepseek-r1*, gpt-oss* and *think* think, codellama* and *coder* take a suffix, llava* \
-            and *vision* see; llama2*, gemma* and phi* take no tools.
+            and *vision* see; llama2*, gemma* and phi* take no tools. Behind an @ may stand a version, as in \
+            llama3.2@old: a model of the same name with another digest; a pull replaces it by the registry's.
             """, valueName: "a,b,c"))
     var models = "llama3.2,mistral,nomic-embed-text"
 
@@ -62,17 +63,18 @@ struct Arguments: ParsableArguments {
         guard parallel >= 1 else { throw ValidationError("--parallel is \(parallel); allowed are 1 and more.") }
         guard maxQueue >= 0 else { throw ValidationError("--max-queue is \(maxQueue); allowed are 0 and more.") }
         guard maxLoaded >= 1 else { throw ValidationError("--max-loaded is \(maxLoaded); allowed are 1 and more.") }
-        _ = try modelNames()
+        _ = try modelsOfTheBox()
         _ = try parsedFault()
     }
 
-    func modelNames() throws -> [ModelName] {
+    func modelsOfTheBox() throws -> [Model] {
         try models.split(separator: ",").map { text in
-            guard let name = ModelName(String(text)) else {
+            let parts = text.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            guard let name = ModelName(parts[0]) else {
                 throw ValidationError(
-                    "--models has \"\(text)\", which is no name of a model ([namespace/]model[:tag]).")
+                    "--models has \"\(text)\", which is no name of a model ([namespace/]model[:tag][@version]).")
             }
-            return name
+            return Model(name, version: parts.count == 2 ? parts[1] : "")
         }
     }
 

@@ -24,7 +24,7 @@ struct SimulatedOllama: ParsableCommand {
 
     func run() throws {
         let settings = try arguments.settings()
-        let models = try arguments.modelNames()
+        let models = try arguments.modelsOfTheBox()
         let address = ListenAddress.tcp(host: arguments.host, port: arguments.port)
         allowManyDescriptors()
         signal(SIGPIPE, SIG_IGN)
@@ -51,13 +51,13 @@ private final class Service {
 
     nonisolated init() {}
 
-    func start(_ settings: Settings, _ models: [ModelName], on address: ListenAddress) {
+    func start(_ settings: Settings, _ models: [Model], on address: ListenAddress) {
         let box = Box(settings, models: models)
         do {
             let server = try HTTPServer(handler: box)
             self.server = server
             let bound = try server.listen(on: address)
-            let names = models.map(\.display).joined(separator: ", ")
+            let names = models.map(\.name.display).joined(separator: ", ")
             say("info", "listening on \(bound) as \(settings.name), with \(names.isEmpty ? "no models" : names)")
         } catch {
             say("error", "\(error)")

@@ -19,6 +19,7 @@ import Testing
         }
         let gateway = Gateway(
             backends: [try Backend("box:7/p")], transport: box, hash: testHash, clock: { clock.now }, log: log)
+        gateway.fleet.isWell(0)
         let start = clock.now
         let client = Client()
         let asked = request(

@@ -55,13 +55,4 @@ import Testing
         #expect(error.description.hasPrefix("'\(text)' "))
         #expect(error.description.contains(reason), "\(error.description)")
     }
-
-    @Test(arguments: 1...5)
-    func `boxes take turns in their order`(count: Int) throws {
-        let backends = try (0..<count).map { number in try Backend("box\(number)") }
-        var rotation = RoundRobin(backends)
-        for _ in 0..<3 {
-            for backend in backends { #expect(rotation.next() == backend) }
-        }
-    }
 }

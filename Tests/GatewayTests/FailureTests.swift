@@ -61,9 +61,7 @@ import Testing
 }
 
 @Suite struct FailureTests {
-    private let backend: Backend
-
-    init() throws { backend = try Backend("box:7") }
+    private let backend = "box:7"
 
     private func failure(_ kind: TransportError.Kind, answerBegan: Bool = false, _ message: String = "why") -> Failure {
         Failure(

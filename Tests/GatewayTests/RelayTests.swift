@@ -74,7 +74,7 @@ import Testing
             "X-A": "1", "x-a": "2",
         ]
         let rig = try Rig { _ in Body("{\"a\":\"é\"}").answer(status, headers, length: 10) }
-        await rig.handle(request("GET", "/api/tags", headers: ["X-Request-Id": "i"]))
+        await rig.handle(request("GET", "/api/status", headers: ["X-Request-Id": "i"]))
         #expect(rig.client.events == ["send \(status)"])
         #expect(rig.client.response?.body.text == "{\"a\":\"é\"}")
         #expect(rig.client.headers.lines == ["Content-Type: application/json", "X-A: 1", "x-a: 2", "X-Request-Id: i"])

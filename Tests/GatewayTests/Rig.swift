@@ -23,6 +23,7 @@ import TestSupport
             backends: try backends.map { text in try Backend(text) }, transport: box, settings: settings,
             hash: testHash,
             clock: { clock.now }, monotonic: { UInt64(clock.now) * 1000 }, log: log)
+        backends.indices.forEach { gateway.fleet.isWell($0) }
     }
 
     /// Begins to handle a request; what can be done at once is done when this returns.
@@ -35,6 +36,31 @@ import TestSupport
     func handle(_ request: Request) async { await begin(request).value }
 }
 
+extension Fleet {
+    /// Every name of a model that tests ask for.
+    static let testModels = ["m", "n", "a", "b", "c", "m:7b", "llama3.2", "x", "qwen3", "nomic-embed-text", "n/m"]
+
+    static let testTags: String = {
+        let entries = testModels.map { name in
+            let name = ModelName(name).description
+            return #"{"name":"\#(name)","digest":"digest-of-\#(name)","modified_at":"1970-01-01T00:00:00Z"}"#
+        }
+        return #"{"models":[\#(entries.joined(separator: ","))]}"#
+    }()
+
+    /// As after a good probe of a backend that has these models.
+    func isWell(_ backend: Int, with models: [String] = testModels) {
+        let listings = models.map { name in
+            let name = ModelName(name).description
+            return Listing(
+                name: name, shown: name, digest: "digest-of-\(name)", modified: 0,
+                json: #"{"name":"\#(name)","digest":"digest-of-\#(name)","modified_at":"1970-01-01T00:00:00Z"}"#)
+        }
+        queue.balancer.list(listings, at: backend)
+        probed(backend, since: queue.balancer.backends[backend].breaker.epoch, nil)
+    }
+}
+
 /// As the program does it.
 let testHash: Hash = { bytes in SHA256.hash(bytes).withUnsafeBytes { Key(bytes: $0) } }
 
@@ -44,10 +70,20 @@ let testHash: Hash = { bytes in SHA256.hash(bytes).withUnsafeBytes { Key(bytes: 
 
     private(set) var requests: [ClientRequest] = []
     private let script: Script
+    /// What it says to the gateway's own questions, by path; where nothing stands, that there is no such path.
+    var probes = ["/api/tags": Fleet.testTags]
+    private(set) var probed: [String] = []
+    /// Holds up the answers to them.
+    var probeGate: Gate?
 
     init(_ script: @escaping Script) { self.script = script }
 
     func send(_ request: ClientRequest) async throws -> ClientResponse {
+        if request.headers["user-agent"] == Fleet.userAgent {
+            probed.append(request.target)
+            if let probeGate { try await probeGate.wait() }
+            return probes[request.target].map { Body($0).answer() } ?? Body("").answer(404)
+        }
         requests.append(request)
         return try await script(request)
     }
@@ -138,7 +174,7 @@ let testHash: Hash = { bytes in SHA256.hash(bytes).withUnsafeBytes { Key(bytes: 
 }
 
 @Loop func request(
-    _ method: String = "GET", _ target: String = "/api/tags", headers: Headers = [:], body: RequestBody = .none,
+    _ method: String = "GET", _ target: String = "/api/status", headers: Headers = [:], body: RequestBody = .none,
     peer: PeerAddress = .ipv4(0xc000_0201)
 ) -> Request {
     let request = Request(

@@ -150,7 +150,7 @@ private struct ValueKinds: OptionSet {
 extension JSONNode {
     /// Whether a `keep_alive` means that the model is to go at once: less than a second, which older versions of
     /// Ollama cut off to 0, or a duration in which no digit but 0 occurs.
-    fileprivate var isShortestKeepAlive: Bool {
+    var isShortestKeepAlive: Bool {
         if let seconds = double { return seconds >= 0 && seconds < 1 }
         guard let duration = string else { return false }
         return !duration.utf8.contains { (0x31...0x39).contains($0) }

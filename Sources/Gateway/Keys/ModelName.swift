@@ -28,6 +28,27 @@ struct ModelName: Hashable, Sendable, CustomStringConvertible {
         description = ModelName.complete(name)
     }
 
+    /// Whether Ollama takes this for a name. Source: `types/model/name.go`, `isValidPart`.
+    var isValid: Bool {
+        let parts = description.utf8.split(separator: ModelName.slash, omittingEmptySubsequences: false)
+        guard (1...3).contains(parts.count), let last = parts.last, let colon = last.lastIndex(of: ModelName.colon)
+        else { return false }
+        func isPart(_ part: some Collection<UInt8>, atMost length: Int = 80, besides others: String = "-.") -> Bool {
+            guard let first = part.first, part.count <= length, ModelName.isWordByte(first) else { return false }
+            return part.allSatisfy { ModelName.isWordByte($0) || others.utf8.contains($0) }
+        }
+        guard isPart(last[..<colon]), isPart(last[last.index(after: colon)...]) else { return false }
+        if parts.count >= 2, !isPart(parts[parts.count - 2], besides: "-") { return false }
+        return parts.count < 3 || isPart(parts[0], atMost: 350, besides: "-.:")
+    }
+
+    private static func isWordByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x5f: true
+        default: false
+        }
+    }
+
     private static let slash = UInt8(ascii: "/")
     private static let colon = UInt8(ascii: ":")
 

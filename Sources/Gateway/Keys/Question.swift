@@ -15,6 +15,8 @@ struct Question: Sendable {
     /// How the client wants the answer written.
     let form: AnswerForm
     private(set) var content: Content
+    /// Whether it asks nothing but that the model leave the memory.
+    let isUnload: Bool
     /// Whether the same question is meant to have the same answer: embeddings, temperature 0, a given seed.
     let isDeterministic: Bool
 
@@ -109,6 +111,7 @@ struct Question: Sendable {
         model = envelope.model
         modelName = ModelName(envelope.model)
         form = envelope.form
+        isUnload = envelope.isUnload
         isDeterministic = Question.isDeterministic(root, for: endpoint)
         guard endpoint.isCacheable else {
             content = .bypass(.endpoint)
@@ -129,6 +132,7 @@ struct Question: Sendable {
         model = envelope.model
         modelName = ModelName(envelope.model)
         form = envelope.form
+        isUnload = envelope.isUnload
         isDeterministic = endpoint.isEmbedding
         content = .bypass(endpoint.isCacheable ? bypass : .endpoint)
     }
@@ -148,6 +152,7 @@ struct Question: Sendable {
 private struct Envelope {
     var model = ""
     var form: AnswerForm
+    var isUnload = false
 
     init(for endpoint: Endpoint) { form = endpoint.streamsByDefault ? .stream : .whole }
 
@@ -155,6 +160,7 @@ private struct Envelope {
         self.init(for: endpoint)
         var streams = endpoint.streamsByDefault
         var wantsUsage = false
+        var (asks, keepsNothing) = (false, false)
         for (name, value) in root.members {
             if name.folds(to: "model") {
                 model = value.string ?? model
@@ -164,8 +170,13 @@ private struct Envelope {
                 for (name, value) in value.members where name.folds(to: "include_usage") {
                     wantsUsage = value.bool ?? wantsUsage
                 }
+            } else if name.folds(to: "prompt") || name.folds(to: "messages") {
+                asks = asks || (value.kind == .string ? !value.isEmptyString : !value.isEmpty)
+            } else if name.folds(to: "keep_alive") {
+                keepsNothing = value.isShortestKeepAlive
             }
         }
+        isUnload = (endpoint == .generate || endpoint == .chat) && keepsNothing && !asks
         if !streams || endpoint.isEmbedding {
             form = .whole
         } else {

@@ -9,7 +9,16 @@ final class Metrics {
     var hits = 0
     /// Forwarded to a box.
     var misses = 0
+    /// Calls that were sent to another box because one had failed.
+    var retries = 0
+    var backends: [BackendMetrics] = []
     private var latency = Histogram()
+
+    struct BackendMetrics {
+        let name: String
+        /// How often it has come into each state.
+        var changes: [String: Int] = [:]
+    }
 
     static let contentType = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -18,7 +27,8 @@ final class Metrics {
 
     /// The text format, version 0.0.4.
     /// Source: https://prometheus.io/docs/instrumenting/exposition_formats/
-    func text(cacheEntries: Int) -> String {
+    /// - Parameter isUp: whether a backend takes requests, by number.
+    func text(cacheEntries: Int, isUp: (Int) -> Bool) -> String {
         var text = ""
         func add(_ name: String, _ kind: String, _ help: String, _ value: Int) {
             text += "# HELP \(name) \(help)\n# TYPE \(name) \(kind)\n\(name) \(value)\n"
@@ -29,6 +39,20 @@ final class Metrics {
         add("ollama_cache_size", "gauge", "Answers in the cache.", cacheEntries)
         latency.append(
             to: &text, "ollama_request_latency_seconds", "Time from an inference request to the end of its answer.")
+        add("ollama_gateway_retries_total", "counter", "Calls sent to another backend because one failed.", retries)
+        text += "# HELP ollama_gateway_backend_up Whether a backend takes requests.\n"
+        text += "# TYPE ollama_gateway_backend_up gauge\n"
+        for (number, backend) in backends.enumerated() {
+            text += "ollama_gateway_backend_up{backend=\(JSONText.quoted(backend.name))} \(isUp(number) ? 1 : 0)\n"
+        }
+        text += "# HELP ollama_gateway_backend_state_changes_total How often a backend has come into a state.\n"
+        text += "# TYPE ollama_gateway_backend_state_changes_total counter\n"
+        for backend in backends {
+            for state in ["healthy", "unhealthy", "recovering", "drained"] {
+                text += "ollama_gateway_backend_state_changes_total{backend=\(JSONText.quoted(backend.name)),"
+                text += "state=\"\(state)\"} \(backend.changes[state, default: 0])\n"
+            }
+        }
         return text
     }
 }

@@ -14,6 +14,8 @@ final class Call {
     /// The hash of the request's bytes, if it is known.
     var raw: Key?
     var question: Question?
+    /// See ``ConversationHash``.
+    var conversation: UInt64 = 0
     /// The hash of the canonical form; nil for what the cache has nothing to do with.
     var key: Key?
     /// The body that a box is asked with, if it is not the client's.

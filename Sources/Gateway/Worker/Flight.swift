@@ -4,6 +4,7 @@ import HTTPCore
 /// One call to a box, and all who wait for its answer.
 ///
 ///     queued ──► sent ──► answering ──► landed
+///        └── another ◄┘
 ///
 /// The bytes of the answer go to everyone as they come. While they are recorded, whoever joins late first gets what
 /// has been said so far and then follows live; a reader that is slow lags behind the others and is not waited for.
@@ -23,10 +24,15 @@ final class Flight {
     let key: Key?
     /// Run by the worker; cancelling it ends the call.
     var task: Task<Void, Never>?
-    /// Its place among the backends, once it has had one.
-    var backend: Int?
-    private var backendName: String?
-    var sentAt: UInt64 = 0
+    /// Its place at a backend, while it has one.
+    private(set) var lease: Balancer.Lease?
+    /// The backends that it has been to.
+    private(set) var tried: [Int] = []
+    /// Its task was cancelled so that another backend is asked.
+    var isBeingMoved = false
+    private var ticket: RequestQueue.Ticket?
+    /// Of the backend that it was at last.
+    private(set) var backendName: String?
 
     private let request: ClientRequest
     /// The one whose request it is.
@@ -81,6 +87,37 @@ final class Flight {
         "accept-encoding", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since",
         "cookie",
     ]
+
+    /// The box's answer is not passed on: another is asked.
+    struct PassedOver: Error {}
+
+    /// What it needs of a backend.
+    var want: Balancer.Want {
+        Balancer.Want(model: model, tried: tried, conversation: first.conversation)
+    }
+
+    /// Whether it is about a model that a backend must have.
+    var isOfNamedModel: Bool { first.question?.modelName.isValid == true && !isOfCloudModel }
+    /// Whether ollama.com runs its model, by its name.
+    var isOfCloudModel: Bool { first.question?.modelName.isCloud == true }
+
+    /// Its place in the order in which requests came: the first it took.
+    func takeTicket(from fleet: Fleet) -> RequestQueue.Ticket {
+        let taken = ticket ?? fleet.queue.takeTicket()
+        ticket = taken
+        return taken
+    }
+
+    func takes(_ lease: Balancer.Lease) {
+        self.lease = lease
+        tried = (tried + [lease.backend]).sorted()
+    }
+
+    func givesBack(to fleet: Fleet) {
+        guard let lease else { return }
+        self.lease = nil
+        fleet.end(lease)
+    }
 
     /// Whether somebody who asks the same may wait for this answer.
     var isJoinable: Bool { isRecording && !isOutdated && !hasLanded && (header.map { $0.status == 200 } ?? true) }
@@ -175,11 +212,30 @@ final class Flight {
     /// Sends the request, and passes the answer on to its end. Throws what `transport` throws.
     func fly(to backend: Backend, by transport: any Transport) async throws {
         backendName = backend.name
-        for subscriber in subscribers { subscriber.call.record.backend = backend.name }
+        for subscriber in subscribers {
+            subscriber.call.record.backend = backend.name
+            subscriber.call.record.tries = tried.count
+        }
         var request = request
         request.origin = backend.origin
-        let answer = try await transport.send(request)
-        worker.enter { $0.answerBegan(self, status: answer.status) }
+        let answer: ClientResponse
+        do {
+            answer = try await transport.send(request)
+        } catch {
+            worker.enter { $0.answerFailed(self, error) }
+            throw error
+        }
+        // It came in the moment in which it was decided to ask somebody else, or nobody any more.
+        if Task.isCancelled {
+            answer.body.cancel()
+            throw CancellationError()
+        }
+        do {
+            try worker.enter { try $0.answerBegan(self, status: answer.status, headers: answer.headers) }
+        } catch {
+            answer.body.cancel()
+            throw error
+        }
         guard !subscribers.isEmpty else {
             answer.body.cancel()
             throw CancellationError()

@@ -10,6 +10,7 @@ struct QuestionReader: Sendable {
     /// Else nothing is hashed.
     let isCaching: Bool
     let cachesTools: Bool
+    let wantsConversation: Bool
     let hash: Hash
 
     struct Reading: Sendable {
@@ -19,12 +20,23 @@ struct QuestionReader: Sendable {
         var key: Key?
         /// The request as a box is to be asked it, if that is not as it came.
         var asking: Bytes?
+        /// See ``ConversationHash``; 0 if nobody wants to know.
+        var conversation: UInt64 = 0
     }
 
     /// Bytes: larger bodies, and answers, are read elsewhere than on the loop, where they hold nobody up.
     static let readAtOnce = 256 * 1024
 
     func read() -> Reading {
+        var reading = readQuestion()
+        if wantsConversation {
+            reading.conversation = ConversationHash.of(
+                body.buffer, model: reading.question.modelName.description, at: endpoint)
+        }
+        return reading
+    }
+
+    private func readQuestion() -> Reading {
         guard isCaching else { return Reading(question: .routing(body.buffer, for: endpoint)) }
         let question = Question.read(body.buffer, for: endpoint, cachesTools: cachesTools)
         guard case .cacheable(let canonical) = question.content else { return Reading(question: question) }

@@ -13,30 +13,85 @@ extension Worker {
         Loop.assumeIsolated { flight.task = Loop.task { await self.run(flight) } }
     }
 
+    /// One attempt to have the flight's answer. If the box fails and there is another, the next attempt is a task of its
+    /// own, since this one may have been cancelled.
     func run(_ flight: Flight) async {
         var problem: (any Error)?
         var recorded: Recorded?
         do {
-            let backend = try await turn(of: flight)
-            runningCount += 1
-            sumOfSentAt += Double(Loop.assumeIsolated { flight.sentAt })
-            defer {
-                runningCount -= 1
-                sumOfSentAt -= Double(Loop.assumeIsolated { flight.sentAt })
-                pass(backend)
+            let want = want(of: flight)
+            let ticket = Loop.assumeIsolated { flight.takeTicket(from: fleet) }
+            let lease = try await fleet.turn(for: want, ticket)
+            Loop.assumeIsolated {
+                if flight.tried.isEmpty { metrics.misses += 1 } else { metrics.retries += 1 }
+                flight.takes(lease)
             }
-            try await flight.fly(to: backends[backend], by: transport)
-            if Loop.assumeIsolated({ flight.header?.status == 200 }) {
-                note(time &- Loop.assumeIsolated { flight.sentAt })
+            defer { Loop.assumeIsolated { flight.givesBack(to: fleet) } }
+            let backend = Loop.assumeIsolated { fleet.backends[lease.backend] }
+            try await flight.fly(to: backend, by: transport)
+            let time = time
+            Loop.assumeIsolated {
+                if flight.header?.status == 200 { fleet.note(nanoseconds: time &- lease.since) }
             }
             recorded = await recordedAnswer(of: flight)
         } catch {
             problem = error
         }
+        if let problem, goesElsewhere(flight, after: problem) { return tryAgain(flight) }
         land(flight, problem, recorded)
         flights[ObjectIdentifier(flight)] = nil
         forget(flight)
         waitsNoMore(flight)
+    }
+
+    private func tryAgain(_ flight: Flight) {
+        Loop.assumeIsolated {
+            flight.isBeingMoved = false
+            flight.task = Loop.task { await self.run(flight) }
+        }
+    }
+
+    /// What a flight needs of a box. What is no name of a model, or one that runs at ollama.com and no box lists, any
+    /// box can answer.
+    private func want(of flight: Flight) -> Balancer.Want {
+        Loop.assumeIsolated {
+            var want = flight.want
+            if fleet.queue.balancer.directory.entries[want.model] == nil, !flight.isOfNamedModel { want.model = "" }
+            return want
+        }
+    }
+
+    /// Whether another box is to answer instead of the one that has failed.
+    private func goesElsewhere(_ flight: Flight, after problem: any Error) -> Bool {
+        switch problem {
+        case is Flight.PassedOver: return Loop.assumeIsolated { flight.hasSubscribers }
+        case is CancellationError:
+            return Loop.assumeIsolated { flight.isBeingMoved && flight.hasSubscribers && flight.header == nil }
+        case let error as TransportError:
+            return !error.answerBegan && error.kind != .local && hasAnother(flight)
+        default: return false
+        }
+    }
+
+    /// Whether a box that the flight has not been to could answer it.
+    func hasAnother(_ flight: Flight) -> Bool {
+        let (want, time) = (want(of: flight), time)
+        return Loop.assumeIsolated {
+            flight.hasSubscribers && flight.tried.count <= settings.fleet.retries
+                && fleet.queue.balancer.hasAnother(for: want, at: time)
+        }
+    }
+
+    /// A box is found dead: who waits there for the beginning of an answer goes elsewhere, if that is possible.
+    func leave(_ backend: Int) {
+        for flight in flights.values {
+            let waits = Loop.assumeIsolated { flight.lease?.backend == backend && flight.header == nil }
+            guard waits, hasAnother(flight) else { continue }
+            Loop.assumeIsolated {
+                flight.isBeingMoved = true
+                flight.task?.cancel()
+            }
+        }
     }
 
     /// A whole answer and how it is written.
@@ -58,7 +113,7 @@ extension Worker {
         if let recorded { keep(recorded, of: flight) }
         var failure: Failure?
         if let problem { failure = self.failure(for: problem, of: flight) }
-        let isOutOfReach = (problem as? TransportError)?.isOutOfReach == true
+        let isOutOfReach = Worker.isOutOfReach(problem)
         Loop.assumeIsolated {
             flight.land(failure, written: recorded?.form) { call in
                 guard isOutOfReach, let stale = self.enter({ $0.staleAnswer(to: call) }) else { return nil }
@@ -89,17 +144,24 @@ extension Worker {
     }
 
     func failure(for error: any Error, of flight: Flight) -> Failure {
-        guard let refusal = error as? QueueRefusal else {
-            let failure = Failure(error, backend: backends[Loop.assumeIsolated { flight.backend } ?? 0])
+        switch error {
+        case let refusal as Fleet.QueueRefusal:
+            let message =
+                switch refusal {
+                case .full: "every backend is busy, and \(settings.queue.limit) requests wait already (--queue-limit)"
+                case .tooLong: "no backend became free within \(settings.queue.timeout) (--queue-timeout)"
+                }
+            return Failure(status: 503, message: message, retryAfter: Loop.assumeIsolated { fleet.retryAfter() })
+        case Balancer.Refusal.unknownModel:
+            return Loop.assumeIsolated { Failure(unknownModel: flight.spelling, at: flight.endpoint) }
+        case Balancer.Refusal.unavailable:
+            let model = want(of: flight).model
+            return Loop.assumeIsolated { fleet.unavailable(model) }
+        default:
+            let failure = Failure(error, backend: Loop.assumeIsolated { flight.backendName ?? "" })
             // Whoever is told waits: it was no client that ended the call.
             return failure.status == Failure.clientLeft ? .ending : failure
         }
-        let message =
-            switch refusal {
-            case .full: "every backend is busy, and \(settings.queue.limit) requests wait already (--queue-limit)"
-            case .tooLong: "no backend became free within \(settings.queue.timeout) (--queue-timeout)"
-            }
-        return Failure(status: 503, message: message, retryAfter: retryAfter())
     }
 
     // MARK: What flights tell
@@ -107,11 +169,25 @@ extension Worker {
     /// Room for so many more bytes of an answer on its way; false if there is none.
     func reserve(_ bytes: Int) -> Bool { cache.reserve(bytes) }
 
-    func answerBegan(_ flight: Flight, status: Int) {
-        if status == 200, let backend = Loop.assumeIsolated({ flight.backend }) {
-            loads.note(backend: backend, model: flight.model, at: time)
+    /// A box has begun to answer. Throws ``Flight/PassedOver`` if another is to do that.
+    func answerBegan(_ flight: Flight, status: Int, headers: Headers) throws {
+        let fault = Loop.assumeIsolated {
+            guard let fault = Fault(status: status, headers: headers, at: fleet.clock()) else { return nil as Fault? }
+            // What ollama.com says is no fault of the box's.
+            return flight.isOfCloudModel || fleet.isRemote(flight.model) ? nil : fault
         }
+        Loop.assumeIsolated {
+            guard let lease = flight.lease else { return }
+            if let fault { fleet.failed(lease, fault) } else { fleet.answered(lease, status: status) }
+        }
+        if fault != nil, Fault.passedOver.contains(status), hasAnother(flight) { throw Flight.PassedOver() }
         waitsNoMore(flight)
+    }
+
+    /// No box has begun to answer.
+    func answerFailed(_ flight: Flight, _ error: any Error) {
+        guard let error = error as? TransportError, let fault = Fault(error) else { return }
+        Loop.assumeIsolated { if let lease = flight.lease { fleet.failed(lease, fault) } }
     }
 
     /// Somebody waits for a flight that no box has begun to answer; it may have been given up already.
@@ -160,28 +236,29 @@ extension Worker {
 
     func isLoadingForOthers(_ flight: Flight) -> Bool {
         guard !flight.model.isEmpty, waitingForModel[flight.model] != nil,
-            let backend = Loop.assumeIsolated({ flight.header == nil ? flight.backend : nil })
+            let lease = Loop.assumeIsolated({ flight.header == nil ? flight.lease : nil })
         else { return false }
-        let sentAt = Loop.assumeIsolated { flight.sentAt }
-        return time &- sentAt < Worker.loadTakesAtMost
-            && loads.mayLoad(backend: backend, model: flight.model, at: time)
+        return time &- lease.since < Worker.loadTakesAtMost
+            && Loop.assumeIsolated { fleet.queue.balancer.mayBeLoading(lease) }
     }
 
     func isSameLoad(_ one: Flight, _ other: Flight) -> Bool {
-        one.model == other.model && Loop.assumeIsolated { one.backend == other.backend }
+        one.model == other.model && Loop.assumeIsolated { one.lease?.backend == other.lease?.backend }
     }
 
     /// Nanoseconds: a call that nobody wants is not kept for longer.
     private static let loadTakesAtMost: UInt64 = 120_000_000_000
-}
 
-extension TransportError {
-    /// Whether the box could not be reached, or had nothing to say: not its words, and not our own doing.
-    fileprivate var isOutOfReach: Bool {
-        guard !answerBegan else { return false }
-        return switch kind {
-        case .resolve, .connect, .connectTimeout, .tls, .connectionLost, .firstByteTimeout: true
-        case .idleTimeout, .badAnswer, .local: false
+    /// Whether no box could be reached, or one had nothing to say: not its words, and not our own doing.
+    private static func isOutOfReach(_ problem: (any Error)?) -> Bool {
+        switch problem {
+        case Balancer.Refusal.unavailable?: true
+        case let error as TransportError:
+            switch error.kind {
+            case .resolve, .connect, .connectTimeout, .tls, .connectionLost, .firstByteTimeout: !error.answerBegan
+            case .idleTimeout, .badAnswer, .local: false
+            }
+        default: false
         }
     }
 }

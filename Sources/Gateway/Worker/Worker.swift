@@ -13,7 +13,7 @@ actor Worker {
     nonisolated var unownedExecutor: UnownedSerialExecutor { Loop.events.asUnownedSerialExecutor() }
 
     let settings: Gateway.Settings
-    let backends: [Backend]
+    let fleet: Fleet
     let transport: any Transport
     let metrics: Metrics
     private let now: @Loop () -> UInt64
@@ -25,26 +25,17 @@ actor Worker {
     var joinable: [Key: Flight] = [:]
     /// All of them.
     var flights: [ObjectIdentifier: Flight] = [:]
-    var queue: RequestQueue
-    /// Woken when their turn comes.
-    var waiting: [RequestQueue.Ticket: Turn] = [:]
-    var loads = LoadWatch()
     /// For each model, the flights that somebody waits for and no box has begun to answer.
     var waitingForModel: [String: Int] = [:]
     /// Flights that go on though nobody wants them: they may be loading what others wait for.
     var unwanted: [Flight] = []
-    /// Nanoseconds that a call takes, a moving average.
-    var usualTime: Double?
-    var runningCount = 0
-    /// Of those that run.
-    var sumOfSentAt = 0.0
 
     init(
-        settings: Gateway.Settings, backends: [Backend], transport: any Transport, metrics: Metrics,
+        settings: Gateway.Settings, fleet: Fleet, transport: any Transport, metrics: Metrics,
         now: @escaping @Loop () -> UInt64
     ) {
         self.settings = settings
-        self.backends = backends
+        self.fleet = fleet
         self.transport = transport
         self.metrics = metrics
         self.now = now
@@ -52,8 +43,6 @@ actor Worker {
         cache = Cache(
             maxBytes: settings.cache.maxBytes, maxEntryBytes: settings.cache.maxEntryBytes,
             ttl: settings.cache.ttl.clampedNanoseconds, staleFor: settings.cache.staleIfError.clampedNanoseconds)
-        queue = RequestQueue(
-            backends: backends.count, concurrency: settings.queue.concurrency, limit: settings.queue.limit)
     }
 
     /// Runs `body` in the worker, now. For code of the loop, which is on the worker's executor already.

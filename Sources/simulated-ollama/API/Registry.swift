@@ -58,13 +58,14 @@ extension Box {
             return progress(
                 ProgressSource(steps, failure: "pull model manifest: file does not exist"), for: call, fields)
         }
-        let isHere = catalogue[name] != nil
+        let fresh = Model(name, modified: clock.now)
+        let isHere = catalogue[name]?.digest == fresh.digest
         for layer in layers(of: name) { steps += layer.steps(alreadyHere: isHere) }
         steps += ["verifying sha256 digest", "writing manifest", "removing unused layers", "success"].map {
             ["status": $0]
         }
         let source = ProgressSource(steps) { [self] in
-            if catalogue[name] == nil { catalogue.add(Model(name, modified: clock.now)) }
+            if !isHere { catalogue.add(fresh) }
         }
         return progress(source, for: call, fields)
     }

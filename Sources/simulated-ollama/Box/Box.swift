@@ -16,7 +16,7 @@ final class Box: RequestHandler {
     /// Plans made in `answer` wait here for the call of `handle` that follows it.
     private var planned: (request: Request, plan: Plan)?
 
-    init(_ settings: Settings, models: [ModelName]) {
+    init(_ settings: Settings, models: [Model]) {
         initialSettings = settings
         self.settings = settings
         catalogue = Catalogue(models)
@@ -30,7 +30,7 @@ final class Box: RequestHandler {
 
     func resetCounts() {
         counts.reset()
-        scheduler.loads = 0
+        scheduler.loads = [:]
     }
 
     private func configureScheduler() {

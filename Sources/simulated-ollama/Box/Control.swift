@@ -47,18 +47,21 @@ extension Box {
 
     private var state: JSONValue {
         func milliseconds(_ nanoseconds: UInt64) -> JSONValue { .number((Double(nanoseconds) / 1_000_000).short) }
-        let requests = counts.requests.sorted { $0.key < $1.key }
+        func object(_ counts: [String: Int]) -> JSONValue {
+            .object(JSONObject(members: counts.sorted { $0.key < $1.key }.map { ($0.key, .integer($0.value)) }))
+        }
         return [
             "name": .string(settings.name), "tokens": .integer(settings.tokens),
             "first_token_ms": milliseconds(settings.firstToken), "interval_ms": milliseconds(settings.interval),
             "load_ms": milliseconds(settings.loadTime), "parallel": .integer(settings.parallel),
             "max_queue": .integer(settings.maxQueue), "fault": settings.fault?.json ?? nil,
             "counts": [
-                "requests": .object(JSONObject(members: requests.map { ($0.key, .integer($0.value)) })),
+                "requests": object(counts.requests),
                 "running": .integer(scheduler.running + counts.hanging), "waiting": .integer(scheduler.waiting),
                 "finished": .integer(counts.finished), "cancelled": .integer(counts.cancelled),
-                "loads": .integer(scheduler.loads), "bytes_received": .integer(counts.bytesReceived),
-                "tokens_sent": .integer(counts.tokensSent), "connections": .integer(OpenConnections.count),
+                "loads": .integer(scheduler.loads.values.reduce(0, +)), "loads_by_model": object(scheduler.loads),
+                "bytes_received": .integer(counts.bytesReceived), "tokens_sent": .integer(counts.tokensSent),
+                "connections": .integer(OpenConnections.count),
             ],
         ]
     }

@@ -7,8 +7,8 @@ final class Catalogue {
     /// Digests of uploaded blobs; their bytes are not kept.
     var blobs: Set<String> = []
 
-    init(_ names: [ModelName]) {
-        for name in names { add(Model(name)) }
+    init(_ models: [Model]) {
+        for model in models { add(model) }
     }
 
     var isEmpty: Bool { models.isEmpty }

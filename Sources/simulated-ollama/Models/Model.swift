@@ -18,9 +18,10 @@ final class Model: Sendable {
         var parameters = JSONObject()
     }
 
-    /// A model as a registry would deliver it: the same name has the same digest on every box.
-    convenience init(_ name: ModelName, modified: Moment? = nil) {
-        let digest = SHA256.hash("manifest of \(name.key)")
+    /// A model as a registry would deliver it: the same name has the same digest on every box, unless it is of another
+    /// version.
+    convenience init(_ name: ModelName, version: String = "", modified: Moment? = nil) {
+        let digest = SHA256.hash("manifest of \(name.key)" + (version.isEmpty ? "" : " at \(version)"))
         // A day in the spring of 2026, so that lists have an order and equal boxes give equal lists.
         let age = digest.withUnsafeBytes { Int($0.loadUnaligned(as: UInt32.self) % (90 * 86_400)) }
         self.init(

@@ -46,8 +46,8 @@ final class Scheduler {
     var keepAlive = KeepAlive.nanoseconds(300_000_000_000)
 
     private(set) var loaded: [Runner] = []
-    /// Loads begun since the start or the last reset.
-    var loads = 0
+    /// Loads begun since the start or the last reset, by the model's name.
+    var loads: [String: Int] = [:]
     private var pending: [Waiter] = []
     private var loading: (waiter: Waiter, timer: Timer)?
 
@@ -204,7 +204,7 @@ final class Scheduler {
     }
 
     private func load(for waiter: Waiter) {
-        loads += 1
+        loads[waiter.demand.model.name.display, default: 0] += 1
         guard loadTime > 0 else { return finishLoad(for: waiter) }
         let timer = Loop.events.schedule(after: .nanoseconds(Int64(clamping: loadTime))) { [weak self] in
             self?.loading = nil

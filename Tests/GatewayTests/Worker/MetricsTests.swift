@@ -95,7 +95,7 @@ import Testing
         for microseconds in [0, 1000, 1001, 9999, 300_000_000, 300_000_001, -5] as [Int64] {
             metrics.observe(latency: microseconds)
         }
-        let lines = metrics.text(cacheEntries: 3).split(separator: "\n")
+        let lines = metrics.text(cacheEntries: 3) { _ in true }.split(separator: "\n")
         let bucket = { (label: String) in
             lines.first { $0.hasPrefix("ollama_request_latency_seconds_bucket{le=\"\(label)\"}") }?
                 .split(separator: " ").last

@@ -48,7 +48,7 @@ import Testing
     init(seed: UInt64, backends: Int, _ change: (inout Gateway.Settings) -> Void) throws {
         random = SeededGenerator(seed: seed)
         rig = try WorkerRig(backends: (0..<backends).map { "http://\($0)" }, change)
-        slots = rig.gateway.worker.enter { $0.queue.slots }
+        slots = rig.gateway.fleet.queue.balancer.backends.map(\.limit).reduce(0, +)
         rig.rig.log.wants = .none
     }
 
@@ -135,12 +135,13 @@ import Testing
     }
 
     private func checkRemains() async throws {
+        let queue = rig.gateway.fleet.queue
+        #expect(queue.balancer.backends.allSatisfy { $0.running == 0 })
+        #expect(queue.waiting == 0)
         let worker = rig.gateway.worker
         worker.enter { worker in
             #expect(worker.flights.isEmpty)
             #expect(worker.joinable.isEmpty)
-            #expect(worker.queue.running.allSatisfy { $0 == 0 })
-            #expect(worker.queue.waiting == 0)
             #expect(worker.cache.reserved == 0)
             #expect(worker.waitingForModel.isEmpty)
             #expect(worker.unwanted.isEmpty)

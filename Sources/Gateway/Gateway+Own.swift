@@ -1,0 +1,127 @@
+import EventLoop
+import HTTPCore
+
+/// What the gateway answers itself, about itself.
+extension Gateway {
+    /// Bytes that a request to the gateway itself may carry: they are read and not looked at.
+    static let ownBody = 64 * 1024
+
+    func isOwn(_ path: String) -> Bool {
+        path == "/health" || path == "/ready" || path == "/metrics" || path == "/gateway" || path.hasPrefix("/gateway/")
+    }
+
+    func ownAnswer(_ request: Request) -> Response? {
+        // No tunnels: what would follow is not HTTP.
+        if request.method == "CONNECT" { return refuse(405, "CONNECT is not supported") }
+        switch request.path {
+        case "/" where request.method == "GET" || request.method == "HEAD":
+            return greeting
+        case "/health":
+            return only(["GET", "HEAD"], request) {
+                let now = Timestamp.utc(clock(), fraction: .microseconds, zone: "+00:00")
+                return json(200, #"{"status":"healthy","timestamp":"\#(now)"}"#)
+            }
+        case "/metrics":
+            return only(["GET", "HEAD"], request) {
+                let entries = worker.enter { $0.entries }
+                let text = metrics.text(cacheEntries: entries) { fleet.queue.balancer.backends[$0].isServing }
+                return Response(status: 200, contentType: Metrics.contentType, text)
+            }
+        case "/ready":
+            return only(["GET", "HEAD"], request) {
+                fleet.isReady ? json(200, #"{"ready":true}"#) : json(503, #"{"ready":false}"#)
+            }
+        case "/gateway/status":
+            return only(["GET", "HEAD"], request) { status(request) }
+        case let path where path.hasPrefix("/gateway/backends/"):
+            return only(["POST"], request) { drain(request) }
+        case "/gateway/cache":
+            return only(["DELETE"], request) { purge(request) }
+        case let path where isOwn(path):
+            return refuse(404, "the gateway has no \(path)")
+        default:
+            return nil
+        }
+    }
+
+    private func only(_ methods: [String], _ request: Request, _ answer: () -> Response) -> Response {
+        if methods.contains(request.method) { return answer() }
+        return refuse(405, "method not allowed", ["Allow": methods.joined(separator: ", ")])
+    }
+
+    private func json(_ status: Int, _ text: String) -> Response {
+        Response(status: status, contentType: "application/json", text)
+    }
+
+    private func refuse(_ status: Int, _ message: String, _ fields: Headers = [:]) -> Response {
+        var headers: Headers = ["Content-Type": "application/json"]
+        headers.append(fields)
+        return Response(
+            status: status, headers: headers,
+            body: Bytes(Dialect.native.body(status: status, message: message, id: "")))
+    }
+
+    /// Whether a request comes from this machine, until there are keys. A page in a browser on it does not.
+    private func isFromHere(_ request: Request) -> Bool {
+        // Behind a proxy on this machine everybody is.
+        let isForwarded =
+            request.header("x-forwarded-for") != nil || request.header("forwarded") != nil
+            || request.header("via") != nil
+        return request.peer.isLoopback && !isForwarded && request.header("origin") == nil
+            && Gateway.isLocal(request.header("host"))
+    }
+
+    /// Empties the cache, or forgets one model's answers.
+    private func purge(_ request: Request) -> Response {
+        guard isFromHere(request) else { return refuse(403, "purging is for clients on the gateway's own machine") }
+        let query = request.target.drop { $0 != "?" }.dropFirst()
+        guard !query.isEmpty else { return json(200, #"{"purged":\#(worker.enter { $0.purge() })}"#) }
+        guard query.hasPrefix("model="), !query.contains("&"),
+            let name = String(query.dropFirst(6)).percentDecoded(isQuery: true), !name.isEmpty
+        else {
+            return refuse(400, "unknown query '\(query)'; allowed is model=NAME")
+        }
+        return json(200, #"{"purged":\#(worker.enter { $0.purge(model: ModelName(name)) })}"#)
+    }
+
+    /// Takes a backend out, or puts it back.
+    private func drain(_ request: Request) -> Response {
+        guard isFromHere(request) else { return refuse(403, "draining is for clients on the gateway's own machine") }
+        let rest = request.path.dropFirst("/gateway/backends/".count)
+        guard let slash = rest.lastIndex(of: "/"), ["/drain", "/resume"].contains(rest[slash...]) else {
+            return refuse(
+                404, "the gateway has no \(request.path); allowed are /gateway/backends/NAME/drain and /resume")
+        }
+        let name = String(rest[..<slash])
+        guard let backend = fleet.backends.firstIndex(where: { $0.name == name }) else {
+            let names = fleet.backends.map(\.name).joined(separator: ", ")
+            return refuse(404, "there is no backend '\(name)'; there are \(names)")
+        }
+        fleet.drain(backend, rest[slash...] == "/drain")
+        return json(200, fleet.status(of: backend))
+    }
+
+    private func status(_ request: Request) -> Response {
+        let state = FleetStatus.Cache(
+            entries: worker.enter { $0.entries }, bytes: worker.enter { $0.cache.bytes },
+            maxBytes: settings.cache.maxBytes)
+        if request.header("accept")?.hasPrefix("text/plain") == true {
+            return Response(status: 200, contentType: "text/plain; charset=utf-8", fleet.statusTable(state))
+        }
+        return json(200, fleet.status(state))
+    }
+}
+
+extension Gateway {
+    /// Whether a `Host` names this machine to itself; else the name may be anybody's that leads here.
+    static func isLocal(_ host: String?) -> Bool {
+        guard let host else { return true }
+        let colon = host.lastIndex(of: ":").flatMap { host[$0...].contains("]") ? nil : $0 }
+        let port = colon.map { host[$0...].dropFirst() } ?? ""
+        guard port.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return false }
+        let name = host[..<(colon ?? host.endIndex)].lowercased()
+        if ["localhost", "[::1]", "unix"].contains(name) { return true }
+        let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
+    }
+}
