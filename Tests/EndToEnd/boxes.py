@@ -1,5 +1,6 @@
 """A box that answers with exactly the bytes that a test wants, at exactly the moment it wants them."""
 
+import hashlib
 import json
 import socket
 import threading
@@ -11,6 +12,12 @@ from wire import LIMIT, Ended, Inlet, every, first
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 JSON = "application/json"
+PROBE = "ollama-gateway-probe"
+"""The User-Agent of a gateway that looks after its boxes."""
+MODELS = [
+    "llama3.2", "mistral", "nomic-embed-text", "all-minilm", "qwen3", "codellama", "llava", "m", "x",
+]  # fmt: skip
+"""What a scripted box says that it has, unless told otherwise: all that these tests ask scripted boxes for."""
 
 
 @dataclass
@@ -100,19 +107,54 @@ class Exchange:
         return time.monotonic()
 
 
+def entry(name):
+    """A model in a list of Ollama's. `name@version` is a model of that name with another digest."""
+    name, _, version = name.partition("@")
+    full = name if ":" in name else f"{name}:latest"
+    digest = hashlib.sha256(f"{full} {version}".encode()).hexdigest()
+    family = {"format": "gguf", "family": "llama", "families": ["llama"], "parent_model": ""}
+    details = family | {"parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
+    modified = f"2026-03-{1 + int(digest[:4], 16) % 28:02d}T08:00:00Z"
+    return {"name": full, "model": full, "modified_at": modified, "size": 1 << 30, "digest": digest, "details": details}
+
+
+def loaded_entry(name):
+    """A model in a list of those that are loaded."""
+    listed = {key: value for key, value in entry(name).items() if key != "modified_at"}
+    return listed | {"expires_at": "2318-01-01T00:00:00Z", "size_vram": 1 << 30, "context_length": 4096}
+
+
 class ScriptedBox:
     """Listens on a port of its own and runs `script(exchange)` for each request, on a thread per connection.
 
     The body of a request is read before the script runs, unless `reads_bodies` is false. A script's exception is
     kept and raised by `close`, except for what the gateway's leaving causes.
+
+    A gateway's probes are no business of the script: `probe(exchange)` answers them, from `models`, `loaded` and
+    `box_version`, all of which a test may change; they stand in `probed` and not in `asked`. With `probe=None` the
+    script gets them too.
     """
 
-    def __init__(self, script, reads_bodies=True, tls=None, host="127.0.0.1", port=0):
+    def __init__(
+        self, script, reads_bodies=True, tls=None, host="127.0.0.1", port=0, probe=True, models=MODELS, loaded=(),
+        version="0.33.0", is_fresh=False,
+    ):  # fmt: skip
         self.script = script
+        self.probe = self.answer_probe if probe is True else probe
+        self.models = list(models)
+        self.loaded = list(loaded)
+        self.box_version = version
+        self.is_fresh = is_fresh
+        """Whether requests come on new connections and not on those that probes have left: when one of those breaks,
+        the gateway may take it for the end of a long idle time, and ask the box again."""
         self.reads_bodies = reads_bodies
         self.tls = tls
         self.asked = []
+        self.probed = []
+        """When a probe came, and for what."""
         self.connections = 0
+        self.running = set()
+        """The requests that are underway, probes not among them."""
         self.errors = []
         self.plugs = set()
         self.listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -176,11 +218,34 @@ class ScriptedBox:
         method, target, version = inlet.line().decode("latin1").split(" ")
         asked = Asked(method, target, version, inlet.fields())
         exchange = Exchange(plug, inlet, asked)
-        if self.reads_bodies:
-            asked.body = b"".join(exchange.body_parts())
-        self.asked.append(asked)
-        self.script(exchange)
+        if self.probe and asked.header("User-Agent") == PROBE:
+            self.probed.append((time.monotonic(), target))
+            self.probe(exchange)
+            return not exchange.closing
+        self.running.add(exchange)
+        try:
+            if self.reads_bodies:
+                asked.body = b"".join(exchange.body_parts())
+            self.asked.append(asked)
+            self.script(exchange)
+        finally:
+            self.running.discard(exchange)
         return not exchange.closing
+
+    def answer_probe(self, exchange):
+        """A script: a well box's answer to a probe."""
+        match exchange.asked.target.rsplit("/", 1)[1]:
+            case "tags":
+                told = {"models": [entry(name) for name in self.models]}
+            case "ps":
+                told = {"models": [loaded_entry(name) for name in self.loaded]}
+            case _:
+                told = {"version": self.box_version}
+        if self.is_fresh:
+            exchange.answer(told, "Connection: close")
+            exchange.cut()
+        else:
+            exchange.answer(told)
 
 
 def plain(exchange):

@@ -97,8 +97,8 @@ def talk():
 
 @pytest.fixture
 def talking_box(start_box, talk):
-    """The box that `talk` is the script of."""
-    return start_box(talk)
+    """The box that `talk` is the script of. Its calls come on connections of their own: one that is cut is cut."""
+    return start_box(talk, is_fresh=True)
 
 
 @pytest.fixture

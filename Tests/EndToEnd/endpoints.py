@@ -73,7 +73,8 @@ VOLATILE = [
     (rb'"(created|created_at|completed_at)":\d+(\.\d+)?', rb'"\1":0'),
     # Zero is left out by Ollama: these may be there or not.
     (rb'"(total_duration|load_duration|prompt_eval_duration|eval_duration)":\d+,?', rb""),
-    (rb'"(id|item_id|request_id|call_id)":"(chatcmpl|cmpl|resp|msg|req|rs|call|fc|toolu)[-_][^"]*"', rb'"\1":"ID"'),
+    (rb'"request_id":"[^"]*"', rb'"request_id":"ID"'),
+    (rb'"(id|item_id|call_id)":"(chatcmpl|cmpl|resp|msg|req|rs|call|fc|toolu)[-_][^"]*"', rb'"\1":"ID"'),
     (rb",}", rb"}"),
 ]
 

@@ -116,18 +116,52 @@ class Gateway(Program):
     addresses that it will say it listens on.
 
     It keeps nothing and limits nothing unless told so; a setting of None leaves the option to the program's own
-    default.
+    default. Unless `waits` is false, it has heard of each of its boxes, or waited in vain, when it is returned.
     """
 
     UNBOUND = {"cache_ttl": 0, "rate_limit": 0, "concurrency": 100_000, "queue_limit": 100_000}
 
-    def __init__(self, *backends, listens=1, **settings):
+    def __init__(self, *backends, listens=1, waits=True, **settings):
         settings = {"port": 0, "drain_timeout": "1s"} | Gateway.UNBOUND | settings
         settings = {name: value for name, value in settings.items() if value is not None}
         super().__init__("ollama-gateway", ["--backends", ",".join(backends), *options(settings)], listens)
+        if waits and listens:
+            try:
+                wait_until(lambda: "starting" not in self.states(), "the first probes")
+            except BaseException:
+                self.process.kill()
+                self.process.wait()
+                raise
 
     def is_healthy(self):
         return ask(self.address, "GET", "/health").status == 200
+
+    def status(self):
+        """What /gateway/status says."""
+        answer = ask(self.address, "GET", "/gateway/status", [("Host", "gateway")])
+        assert (answer.status, answer.content_type, answer.complete) == (200, "application/json", True), answer
+        return answer.json
+
+    def states(self):
+        """The states of its boxes, in the order in which they were given."""
+        return [backend["state"] for backend in self.status()["backends"]]
+
+    def backend(self, box):
+        """What the status says of a box, given as what has an address."""
+        (found,) = [each for each in self.status()["backends"] if each["url"].rstrip("/").endswith(box.address)]
+        return found
+
+    def state(self, box):
+        return self.backend(box)["state"]
+
+    def await_state(self, box, *states, limit=LIMIT):
+        """Returns what the status says of a box once it is in one of the states."""
+
+        def found():
+            backend = self.backend(box)
+            return backend if backend["state"] in states else None
+
+        return wait_until(found, f"{box.address} {' or '.join(states)}", limit)
 
     def take_in(self, clients, limit=LIMIT):
         """Returns when it has accepted the clients' connections, read all that they sent and acted on it."""

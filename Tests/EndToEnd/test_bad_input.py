@@ -24,7 +24,7 @@ class Bystander:
         self.box, self.gateway = box, gateway
         self.more = threading.Semaphore(0)
         self.idle = Connection(gateway.address)
-        self.idle.request("GET", "/api/tags")
+        self.idle.request("GET", "/api/status")
         assert self.idle.read_answer().status == 200
         box.script = self.script
         self.streaming = Connection(gateway.address)
@@ -43,11 +43,11 @@ class Bystander:
 
     def check(self):
         assert self.gateway.is_alive
-        self.idle.request("GET", "/api/tags")
+        self.idle.request("GET", "/api/status")
         assert self.idle.read_answer().status == 200
         self.more.release()
         assert self.streaming.read_rest().body == b"1\n2\n"
-        assert ask(self.gateway.address, "GET", "/api/tags").status == 200
+        assert ask(self.gateway.address, "GET", "/api/status").status == 200
         assert "/smuggled" not in [asked.target for asked in self.box.asked]
 
     def close(self):
@@ -159,11 +159,11 @@ def test_a_malformed_request_line_is_refused(bystander, line):
     ids=short,
 )
 def test_a_malformed_header_field_is_refused(bystander, field):
-    check_refused(bystander, b"GET /api/tags HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n\r\n" + SMUGGLED)
+    check_refused(bystander, b"GET /api/status HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n\r\n" + SMUGGLED)
 
 
 def test_a_request_without_host_is_refused(bystander):
-    check_refused(bystander, b"GET /api/tags HTTP/1.1\r\nX: 1\r\n\r\n")
+    check_refused(bystander, b"GET /api/status HTTP/1.1\r\nX: 1\r\n\r\n")
 
 
 @pytest.mark.parametrize("size", [40_000, 2_000_000])
@@ -173,7 +173,7 @@ def test_an_oversized_target_is_refused(bystander, size):
 
 @pytest.mark.parametrize("field", [b"X-One: a\x01b", b"X-Delete: a\x7fb", b"X-Bell: \x07"], ids=short)
 def test_a_control_byte_in_a_field_value_harms_nobody(bystander, field):
-    got = outcome(bystander.gateway.address, b"GET /api/tags HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n\r\n")
+    got = outcome(bystander.gateway.address, b"GET /api/status HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n\r\n")
     assert got in (200, 400, "closed")
     bystander.check()
 
@@ -193,23 +193,23 @@ def test_a_folded_field_is_refused_or_unfolded(bystander, field):
 
 
 def test_a_line_end_without_carriage_return_is_understood_or_refused(bystander):
-    got = outcome(bystander.gateway.address, b"GET /api/tags HTTP/1.1\nHost: x\nX-A: 1\n\n")
+    got = outcome(bystander.gateway.address, b"GET /api/status HTTP/1.1\nHost: x\nX-A: 1\n\n")
     assert got in (200, 400, "closed")
     bystander.check()
 
 
 @pytest.mark.parametrize("host", [b"gateway", b"other.example:1"])
 def test_a_target_in_absolute_form_is_understood_or_refused(bystander, host):
-    got = outcome(bystander.gateway.address, b"GET http://" + host + b"/api/tags?x HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    got = outcome(bystander.gateway.address, b"GET http://" + host + b"/api/status?x HTTP/1.1\r\nHost: gateway\r\n\r\n")
     if got == 200:
-        assert bystander.box.last.target in ("/api/tags?x", f"http://{host.decode()}/api/tags?x")
+        assert bystander.box.last.target in ("/api/status?x", f"http://{host.decode()}/api/status?x")
     else:
         assert got in (400, 403, 421, "closed")
     bystander.check()
 
 
 def test_empty_lines_before_a_request_are_ignored_or_refused(bystander):
-    got = outcome(bystander.gateway.address, b"\r\n\r\nGET /api/tags HTTP/1.1\r\nHost: x\r\n\r\n")
+    got = outcome(bystander.gateway.address, b"\r\n\r\nGET /api/status HTTP/1.1\r\nHost: x\r\n\r\n")
     assert got in (200, 400, "closed")
     bystander.check()
 
@@ -399,7 +399,7 @@ def test_slow_senders_harm_nobody(bystander):
     end = time.monotonic() + 3
     served = 0
     while time.monotonic() < end:
-        assert ask(bystander.gateway.address, "GET", "/api/tags").status == 200
+        assert ask(bystander.gateway.address, "GET", "/api/status").status == 200
         served += 1
         time.sleep(0.02)
     assert served > 20
@@ -503,7 +503,7 @@ def test_random_damage_to_requests_harms_nobody(bystander):
     messages = [
         request_bytes("POST", "/api/chat", [("X-A", "1"), ("Accept", "*/*")], body=b'{"model":"m"}'),
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: 1\r\n\r\n",
-        request_bytes("GET", "/api/tags?x=1", [("Connection", "keep-alive")]),
+        request_bytes("GET", "/api/status?x=1", [("Connection", "keep-alive")]),
     ]
     clients = []
     for _ in range(600):

@@ -173,14 +173,14 @@ def test_a_client_that_leaves_amid_its_upload_leaves_nothing_behind(box, gateway
     """Its last bytes and its end come in one go."""
     fields = [("Transfer-Encoding", "chunked")] if framing == "chunked" else [("Content-Length", "1000000")]
     message = request_bytes("POST", path, fields, b"64\r\n%s\r\n" % (b"x" * 100))
-    ask(gateway.address, "GET", "/api/tags")
+    ask(gateway.address, "GET", "/api/status")
     before = gateway.descriptors()
     for _ in range(200):
         with Connection(gateway.address) as client:
             client.send(message)
-    # One connection to the box may stay open for the next call.
-    wait_until(lambda: len(box.plugs) <= 1, "the end of the calls to the box", limit=LOOSE)
-    wait_until(lambda: gateway.descriptors() <= before + 1, "the end of the connections", limit=LOOSE)
+    wait_until(lambda: not box.running, "the end of the calls to the box", limit=LOOSE)
+    # A connection to the box or two may stay open for the next call and the next probe.
+    wait_until(lambda: gateway.descriptors() <= before + 2, "the end of the connections", limit=LOOSE)
     assert gateway.stop() == 0
 
 
@@ -193,8 +193,8 @@ def test_a_client_that_leaves_amid_a_flood_leaves_nothing_behind(box, gateway):
             client.request("POST", "/api/chat", body={})
             client.read_head()
             client.read_body(16 * number + 1)
-    wait_until(lambda: not box.plugs, "the end of the calls to the box", limit=LOOSE)
-    wait_until(lambda: gateway.descriptors() <= before + 1, "the end of the connections", limit=LOOSE)
+    wait_until(lambda: not box.running, "the end of the calls to the box", limit=LOOSE)
+    wait_until(lambda: gateway.descriptors() <= before + 2, "the end of the connections", limit=LOOSE)
     assert gateway.stop() == 0
 
 
@@ -210,7 +210,7 @@ def test_others_do_not_notice_that_a_client_left(box, gateway):
         for _ in range(50):
             with Connection(gateway.address) as leaving:
                 leaving.request("POST", "/hang", body={})
-                staying.request("GET", "/api/tags")
+                staying.request("GET", "/api/status")
             assert staying.read_answer().status == 200
 
 
@@ -246,7 +246,7 @@ def test_a_stalled_reader_slows_the_box_and_costs_at_most_a_mebibyte(box, gatewa
         exchange = exchanges.get(timeout=10)
         warm_up.read_body(4 * MIB)
         settled(lambda: exchange.sent)
-    wait_until(lambda: not box.plugs, "the first call's end")
+    wait_until(lambda: not box.running, "the first call's end")
 
     before = gateway.memory()
     clients = [start() for _ in range(readers)]
@@ -273,7 +273,7 @@ def test_a_stalled_reader_slows_the_box_and_costs_at_most_a_mebibyte(box, gatewa
     moment = time.monotonic()
     for client in clients:
         client.close()
-    wait_until(lambda: not box.plugs, "the end of all calls", limit=LOOSE * 5)
+    wait_until(lambda: not box.running, "the end of all calls", limit=LOOSE * 5)
     figures(f"{readers} stalled readers left: their calls had ended after {(time.monotonic() - moment) * 1e3:.1f} ms")
 
 
@@ -290,10 +290,10 @@ def test_a_reader_that_stalls_on_a_whole_answer_costs_little_too(box, gateway, f
         exchange.answer(content, content_type="application/octet-stream")
 
     box.script = script
-    ask(gateway.address, "GET", "/api/tags")
+    ask(gateway.address, "GET", "/api/status")
     before = gateway.memory()
     with Connection(gateway.address, receive_buffer=65536) as client:
-        client.request("GET", "/api/tags")
+        client.request("GET", "/api/status")
         client.read_head()
         assert settled(lambda: sent[-1].sent) < len(content)
         held = gateway.memory() - before
@@ -385,7 +385,7 @@ def test_a_download_of_a_gibibyte_passes_with_flat_memory(box, gateway, figures)
 
     box.script = script
     with Connection(gateway.address, limit=120) as client, Watch(gateway) as watch:
-        client.request("GET", "/api/tags")
+        client.request("GET", "/api/status")
         client.read_head()
         left, area = (1 << 30) - len(client.inlet.take(1 << 30)), bytearray(MIB)
         while left:
@@ -445,7 +445,7 @@ def test_a_blob_larger_than_max_body_reaches_a_simulated_box(start_ollama, start
 
 def test_a_half_closed_client_gets_its_answer_or_ends_its_call(box, gateway):
     with Connection(gateway.address) as client:
-        client.request("GET", "/api/tags")
+        client.request("GET", "/api/status")
         client.plug.shutdown(socket.SHUT_WR)
         try:
             assert client.read_answer().status == 200

@@ -19,7 +19,7 @@ OPTIONS = [
     "--port", "--host", "--backends", "--backend-ca", "--cache-ttl", "--rate-limit", "--rate-window",
     "--health-interval", "--max-body", "--connect-timeout", "--first-byte-timeout", "--idle-timeout",
     "--cache-max-bytes", "--cache-max-entry", "--cache-only", "--cache-tools", "--stale-if-error",
-    "--concurrency", "--queue-limit", "--queue-timeout",
+    "--concurrency", "--queue-limit", "--queue-timeout", "--balance", "--retries", "--manage",
     "--drain-timeout", "--log-level", "--log-format", "--version", "--help", "-p", "-b", "-c",
 ]  # fmt: skip
 DURATION = r"\d ?(ms|s|m)\b|second"
@@ -35,6 +35,14 @@ def test_help_names_every_option(program):
     if program == "ollama-gateway":
         assert [option for option in OPTIONS if option not in done.stdout] == []
         assert re.findall("8080|11434|127.0.0.1", done.stdout)
+        assert "not in use" not in done.stdout
+        assert "status" in done.stdout, "the command that shows the boxes"
+
+
+def test_the_help_of_the_status_names_its_options():
+    done = run("ollama-gateway", "status", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--url" in done.stdout and "--watch" in done.stdout
 
 
 def test_version_is_one_line():
@@ -62,6 +70,10 @@ def test_version_is_one_line():
         ("--concurrency", "2.5", "1 to"),
         ("--queue-limit", "-1", "0 to"),
         ("--queue-timeout", "0", r"\d|second"),
+        ("--balance", "random", "round-robin.*least-loaded.*affinity"),
+        ("--retries", "-1", "0 to"),
+        ("--retries", "often", "0 to"),
+        ("--manage", "some", "all.*first.*off"),
         ("--rate-limit", "-1", r"\d"),
         ("--rate-limit", "many", r"\d"),
         ("--rate-window", "-5", r"\d|second"),
@@ -88,6 +100,14 @@ def test_version_is_one_line():
         ("--backends", "http://", "host"),
         ("--backends", "a b", "host|http"),
         ("--backends", "http://box?query=1", "host|http"),
+        ("--backends", "box;weight=0", "1 to 1000|1000"),
+        ("--backends", "box;weight=1001", "1000"),
+        ("--backends", "box;weight=heavy", "1000"),
+        ("--backends", "box;tier=0", "100"),
+        ("--backends", "box;tier=101", "100"),
+        ("--backends", "box;concurrency=0", "1"),
+        ("--backends", "box;wieght=2", "weight"),
+        ("--backends", "box;weight", "weight"),
         ("-b", "localhost:11434,,", "list"),
         ("--backend-ca", "/no/such/file.pem", "file|PEM|read"),
         ("--host", "", "address|host"),
@@ -144,7 +164,10 @@ def test_a_host_that_is_not_ours_stops_the_start():
         ("cache_ttl", [1, 30, 3600]),
         ("rate_limit", [1, 10]),
         ("rate_window", [1, 60]),
-        ("health_interval", [1, 30]),
+        ("health_interval", [1, "1s", 30]),
+        ("balance", ["round-robin", "least-loaded", "affinity"]),
+        ("retries", [0, 5]),
+        ("manage", ["all", "first", "off"]),
         ("log_level", ["debug", "info", "warning", "error"]),
         ("log_format", ["text", "json"]),
     ],
@@ -329,7 +352,7 @@ def test_an_upload_that_runs_is_finished_too(box, start_gateway):
     with Connection(gateway.address) as client:
         client.request("POST", "/api/blobs/sha256-0", [("Content-Length", "6")])
         client.send(b"abc")
-        wait_until(lambda: box.connections, "the call to the box")
+        wait_until(lambda: box.running, "the call to the box")
         gateway.signal()
         wait_until(lambda: refuses(gateway.address), "the end of listening")
         client.send(b"def")

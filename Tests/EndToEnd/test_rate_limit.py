@@ -95,7 +95,7 @@ def test_hits_and_misses_and_errors_all_count_and_say_so(start_ollama, start_gat
     assert [answer.status for answer in answers] == [200, 200, 200, 200, 404, 504, 400]
     ollama.stop()
     answers.append(post(gateway, path, question(path, "Is anybody there?")))
-    assert answers[-1].status == 502
+    assert answers[-1].status in (502, 503)
     answers.append(hit(gateway, path, question(path)))
     assert [figures_of(answer, 60)[1] for answer in answers] == [8, 7, 6, 5, 4, 3, 2, 1, 0]
     check_refused(post(gateway, path, question(path)), path, 60)

@@ -81,7 +81,7 @@ def test_an_answer_of_known_length_is_not_held_back_either(box, gateway):
 
     box.script = script
     with Connection(gateway.address) as client:
-        client.request("GET", "/api/tags")
+        client.request("GET", "/api/status")
         client.read_head()
         for number in range(1, 21):
             client.read_body(number)

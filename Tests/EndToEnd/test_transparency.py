@@ -9,7 +9,7 @@ import pytest
 
 from boxes import JSON, NDJSON, SSE
 from endpoints import CHAT, ENDPOINTS, name, steady
-from wire import Connection, ask, request_bytes
+from wire import Connection, ask, request_bytes, wait_until
 
 TEXT = 'Grüße, 世界 \U0001f600 <&> " \\ \x7f \x85 \u2028 \u2029'
 NDJSON_CHUNKS = [
@@ -35,6 +35,10 @@ def test_an_answer_is_the_same_as_from_the_box(ollama, ollama_gateway, endpoint)
     ask(ollama.address, "POST", "/api/chat", body=CHAT)
     direct = ask(ollama.address, *endpoint[:2], body=endpoint[2])
     through = ask(ollama_gateway.address, *endpoint[:2], body=endpoint[2])
+    if endpoint[1] == "/api/ps":
+        # Of what was loaded behind its back the gateway hears a little later.
+        wait_until(lambda: ask(ollama_gateway.address, "GET", "/api/ps").json["models"], "the loaded model", limit=3)
+        through = ask(ollama_gateway.address, "GET", "/api/ps")
     assert (through.status, through.header("Content-Type")) == (direct.status, direct.header("Content-Type"))
     assert steady(through.body) == steady(direct.body)
     assert through.complete and direct.complete
@@ -113,7 +117,7 @@ def test_an_answer_of_any_size_and_framing_arrives_exactly(box, gateway, size, f
             exchange.cut()
 
     box.script = script
-    answer = ask(gateway.address, "GET", "/api/tags")
+    answer = ask(gateway.address, "GET", "/api/status")
     assert (answer.status, answer.complete, len(answer.body)) == (200, True, size)
     assert answer.body == content
     if framing == "length":
@@ -126,14 +130,14 @@ def test_a_box_that_speaks_http_1_0_is_understood(box, gateway):
         exchange.cut()
 
     box.script = script
-    answer = ask(gateway.address, "GET", "/api/tags")
+    answer = ask(gateway.address, "GET", "/api/status")
     assert (answer.status, answer.body, answer.complete) == (200, b"old but whole", True)
 
 
 def test_a_compressed_answer_is_not_unpacked(box, gateway):
     packed = gzip.compress(b'{"models":[]}')
     box.script = lambda exchange: exchange.answer(packed, "Content-Encoding: gzip")
-    answer = ask(gateway.address, "GET", "/api/tags", [("Accept-Encoding", "gzip")])
+    answer = ask(gateway.address, "GET", "/api/status", [("Accept-Encoding", "gzip")])
     assert (answer.body, answer.header("Content-Encoding")) == (packed, "gzip")
     assert box.last.header("Accept-Encoding") == "gzip"
 
@@ -168,7 +172,7 @@ def test_an_error_of_the_box_is_not_reworded(box, gateway, path, status):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_passed_on_and_not_followed(box, gateway, status):
     box.script = lambda exchange: exchange.answer(b"moved", "Location: /elsewhere?a=%2F", status=f"{status} Moved")
-    answer = ask(gateway.address, "POST", "/api/tags/", body={})
+    answer = ask(gateway.address, "POST", "/api/status/", body={})
     assert (answer.status, answer.header("Location"), answer.body) == (status, "/elsewhere?a=%2F", b"moved")
     assert len(box.asked) == 1
 
@@ -198,7 +202,7 @@ def test_header_fields_of_an_answer_pass_unchanged(box, gateway):
         exchange.send(head + b"Content-Length: 2\r\n\r\nok")
 
     box.script = script
-    answer = ask(gateway.address, "GET", "/api/tags")
+    answer = ask(gateway.address, "GET", "/api/status")
     names = {name.lower() for name, _ in fields}
     assert [field for field in answer.fields if field[0].lower() in names] == fields
     extra = {name.lower() for name, _ in answer.fields} - names
@@ -221,7 +225,7 @@ def test_a_stream_has_the_same_header_as_other_answers(box, gateway):
 
 def test_a_date_is_not_doubled(box, gateway):
     box.script = lambda exchange: exchange.answer(b"{}", "Date: Fri, 21 Aug 2026 18:48:22 GMT")
-    answer = ask(gateway.address, "GET", "/api/tags")
+    answer = ask(gateway.address, "GET", "/api/status")
     assert answer.headers("Date") == [b"Fri, 21 Aug 2026 18:48:22 GMT"]
 
 
@@ -229,7 +233,7 @@ def test_hop_by_hop_fields_of_an_answer_stay_behind(box, gateway):
     fields = ["Connection: X-Private, keep-alive", "X-Private: 1", "Keep-Alive: timeout=5", "X-Public: 1"]
     fields += ["Proxy-Authenticate: Basic", "Upgrade: h2c"]
     box.script = lambda exchange: exchange.answer(b"{}", *fields)
-    answer = ask(gateway.address, "GET", "/api/tags")
+    answer = ask(gateway.address, "GET", "/api/status")
     assert answer.header("X-Public") == "1"
     assert answer.header("X-Private") is None
     assert answer.header("Upgrade") is None
@@ -239,8 +243,8 @@ def test_hop_by_hop_fields_of_an_answer_stay_behind(box, gateway):
 
 def test_cookies_of_a_box_are_not_sent_to_it_for_another_client(box, gateway):
     box.script = lambda exchange: exchange.answer(b"{}", "Set-Cookie: session=secret; Path=/")
-    ask(gateway.address, "GET", "/api/tags")
-    ask(gateway.address, "GET", "/api/tags")
+    ask(gateway.address, "GET", "/api/status")
+    ask(gateway.address, "GET", "/api/status")
     assert box.last.header("Cookie") is None
 
 
@@ -260,7 +264,7 @@ def test_a_304_has_no_body_and_the_connection_goes_on(box, gateway, length):
     box.script = lambda exchange: exchange.head('ETag: "x"', *length, status="304 Not Modified")
     with Connection(gateway.address) as client:
         for _ in range(3):
-            client.request("GET", "/api/tags", [("If-None-Match", '"x"')])
+            client.request("GET", "/api/status", [("If-None-Match", '"x"')])
             answer = client.read_answer()
             assert (answer.status, answer.header("ETag")) == (304, '"x"')
             assert answer.header("Transfer-Encoding") is None
@@ -294,7 +298,7 @@ def test_an_answer_to_head_has_the_header_and_no_body(box, gateway, framing):
                 assert answer.header("Content-Length") == "1234"
         # Had a body followed, this would not be read as an answer.
         box.script = lambda exchange: exchange.answer(b"after")
-        client.request("GET", "/api/tags")
+        client.request("GET", "/api/status")
         assert client.read_answer().body == b"after"
     assert box.asked[0].method == "HEAD"
 
@@ -306,7 +310,7 @@ def test_interim_answers_of_a_box_do_not_disturb_the_final_one(box, gateway):
         exchange.answer(b'{"final":true}')
 
     box.script = script
-    answer = ask(gateway.address, "GET", "/api/tags")
+    answer = ask(gateway.address, "GET", "/api/status")
     assert (answer.status, answer.body) == (200, b'{"final":true}')
     assert answer.header("X-Early") is None
 
@@ -339,22 +343,22 @@ def test_every_method_reaches_the_box_with_its_body(box, gateway, method, body):
 @pytest.mark.parametrize(
     "target",
     [
-        "/api/tags?",
-        "/api/tags?x=1&y=%2F&&z",
-        "/api/tags?a=b?c=d/../e",
+        "/api/status?",
+        "/api/status?x=1&y=%2F&&z",
+        "/api/status?a=b?c=d/../e",
         "/a%20b%2Fc%2e%2E%00%ff%zz",
         "//api//tags//",
-        "/api/../api/tags",
+        "/api/../api/status",
         "/../../etc/passwd",
         "/api/./tags/.",
-        "/api/tags/..",
+        "/api/status/..",
         "/%2e%2e/",
         "/api;a=b,c:d@e!$&'()*+=~_-",
         '/api/{x}|"<y>^`[z]\\',
         "/health/deeper",
         "/healthy",
         "/" + "long/" * 1000,
-        "/api/tags?q=" + "x" * 6000,
+        "/api/status?q=" + "x" * 6000,
     ],
 )
 def test_a_target_reaches_the_box_as_it_was_written(box, gateway, target):
@@ -378,8 +382,8 @@ def test_an_unusual_target_is_passed_as_written_or_refused(box, gateway, target)
 def test_a_backend_with_a_prefix_gets_it_before_every_target(box, start_gateway):
     for written in (f"http://{box.address}/ollama", f"http://{box.address}/ollama/"):
         gateway = start_gateway(written)
-        ask(gateway.address, "GET", "/api/tags?x=%2F")
-        assert box.last.target == "/ollama/api/tags?x=%2F"
+        ask(gateway.address, "GET", "/api/status?x=%2F")
+        assert box.last.target == "/ollama/api/status?x=%2F"
 
 
 def test_header_fields_of_a_request_pass_unchanged(box, gateway):
@@ -408,7 +412,7 @@ def test_header_fields_of_a_request_pass_unchanged(box, gateway):
 
 
 def test_an_empty_header_field_reaches_the_box(box, gateway):
-    ask(gateway.address, "GET", "/api/tags", [("X-Empty", ""), ("X-After", "1")])
+    ask(gateway.address, "GET", "/api/status", [("X-Empty", ""), ("X-After", "1")])
     assert (box.last.header("X-Empty"), box.last.header("X-After")) == ("", "1")
 
 
@@ -420,7 +424,7 @@ def test_nothing_is_added_to_a_request_but_what_says_where_it_came_from(box, gat
 
 
 def test_the_box_learns_who_asked_and_for_what_host(box, gateway):
-    ask(gateway.address, "GET", "/api/tags", [("Host", "ollama.example:8080")])
+    ask(gateway.address, "GET", "/api/status", [("Host", "ollama.example:8080")])
     assert box.last.headers("Host") == [box.address.encode()]
     assert box.last.header("X-Forwarded-For") == "127.0.0.1"
     assert box.last.header("X-Forwarded-Proto") == "http"
@@ -428,26 +432,27 @@ def test_the_box_learns_who_asked_and_for_what_host(box, gateway):
 
 
 def test_who_asked_is_added_to_what_an_earlier_proxy_said(box, gateway):
-    ask(gateway.address, "GET", "/api/tags", [("X-Forwarded-For", "192.0.2.1, 192.0.2.2")])
+    ask(gateway.address, "GET", "/api/status", [("X-Forwarded-For", "192.0.2.1, 192.0.2.2")])
     whole = b", ".join(box.last.headers("X-Forwarded-For")).decode()
     assert whole.split(", ")[-1] == "127.0.0.1"
 
 
 def test_the_origin_is_not_forwarded(box, gateway):
-    ask(gateway.address, "GET", "/api/tags", [("oRiGiN", "https://evil.example"), ("Referer", "https://kept.example")])
+    fields = [("oRiGiN", "https://evil.example"), ("Referer", "https://kept.example")]
+    ask(gateway.address, "GET", "/api/status", fields)
     assert (box.last.header("Origin"), box.last.header("Referer")) == (None, "https://kept.example")
 
 
 @pytest.mark.parametrize("hop", HOP_BY_HOP)
 def test_a_hop_by_hop_field_is_not_forwarded(box, gateway, hop):
-    ask(gateway.address, "GET", "/api/tags", [(hop, "trailers"), ("X-Kept", "1")])
+    ask(gateway.address, "GET", "/api/status", [(hop, "trailers"), ("X-Kept", "1")])
     assert (box.last.header(hop), box.last.header("X-Kept")) == (None, "1")
 
 
 def test_fields_that_connection_names_are_not_forwarded(box, gateway):
     fields = [("Connection", "x-private , keep-alive"), ("X-Private", "1"), ("X-Public", "2")]
     fields += [("Connection", "X-Other"), ("x-other", "3"), ("X-OTHER", "4")]
-    ask(gateway.address, "GET", "/api/tags", fields)
+    ask(gateway.address, "GET", "/api/status", fields)
     assert box.last.header("X-Private") is None
     assert box.last.header("X-Other") is None
     assert box.last.header("X-Public") == "2"
@@ -465,13 +470,13 @@ def test_connection_cannot_name_away_what_frames_the_message(box, gateway):
 
 def test_a_sane_request_id_is_kept(box, gateway):
     for sane in ("abc-123", "0b9f6a0e-7f4d-4a3c-9d53-1a7a1c1f3f10", "a.b_c", "Z"):
-        ask(gateway.address, "GET", "/api/tags", [("X-Request-ID", sane)])
+        ask(gateway.address, "GET", "/api/status", [("X-Request-ID", sane)])
         assert box.last.headers("X-Request-Id") == [sane.encode()]
 
 
 @pytest.mark.parametrize("insane", ["", "x" * 5000, "two words", 'quo"ted', "caf\xe9", "a\x0b", "<b>", "a,b;c{}"])
 def test_an_insane_request_id_is_replaced(box, gateway, insane):
-    answer = ask(gateway.address, "GET", "/api/tags", [("X-Request-Id", insane)])
+    answer = ask(gateway.address, "GET", "/api/status", [("X-Request-Id", insane)])
     if answer.status == 400:
         assert "\x0b" in insane
         return
@@ -481,13 +486,13 @@ def test_an_insane_request_id_is_replaced(box, gateway, insane):
 
 
 def test_two_request_ids_become_one(box, gateway):
-    ask(gateway.address, "GET", "/api/tags", [("X-Request-Id", "one"), ("X-Request-Id", "two")])
+    ask(gateway.address, "GET", "/api/status", [("X-Request-Id", "one"), ("X-Request-Id", "two")])
     assert len(box.last.headers("X-Request-Id")) == 1
 
 
 def test_every_request_gets_an_id_of_its_own(box, gateway):
     for _ in range(50):
-        ask(gateway.address, "GET", "/api/tags")
+        ask(gateway.address, "GET", "/api/status")
     assert len({asked.header("X-Request-Id") for asked in box.asked}) == 50
 
 
@@ -512,7 +517,7 @@ def test_a_chunked_upload_reaches_the_box_exactly(box, gateway, path, piece):
         assert box.last.body == body
         assert box.last.header("X-Trailer") is None
         # The connection is at the start of the next request.
-        client.request("GET", "/api/tags")
+        client.request("GET", "/api/status")
         assert client.read_answer().status == 200
 
 
@@ -558,9 +563,10 @@ def test_a_connection_serves_many_requests(box, gateway):
 
 
 def test_connections_to_the_box_are_reused(box, gateway):
+    before = box.connections
     for _ in range(30):
         ask(gateway.address, "POST", "/api/chat", body=b"{}")
-    assert box.connections <= 2
+    assert box.connections - before <= 2
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -595,7 +601,7 @@ def test_pipelined_streams_are_answered_in_their_order(box, gateway):
 
 def test_a_client_that_asks_for_close_gets_it(box, gateway):
     with Connection(gateway.address) as client:
-        client.request("GET", "/api/tags", [("Connection", "close")])
+        client.request("GET", "/api/status", [("Connection", "close")])
         answer = client.read_answer()
         assert (answer.status, answer.header("Connection").lower()) == (200, "close")
         assert client.has_ended()
@@ -604,7 +610,7 @@ def test_a_client_that_asks_for_close_gets_it(box, gateway):
 @pytest.mark.parametrize("fields", [[], [("Host", "x")]])
 def test_an_http_1_0_client_gets_an_answer_and_the_end_of_the_connection(box, gateway, fields):
     with Connection(gateway.address) as client:
-        client.request("GET", "/api/tags", fields, version="HTTP/1.0")
+        client.request("GET", "/api/status", fields, version="HTTP/1.0")
         answer = client.read_answer()
         assert (answer.status, answer.json) == (200, {"ok": True})
         assert client.has_ended()
@@ -641,18 +647,18 @@ def test_backends_are_asked_in_turn(start_box, start_gateway):
     boxes = [start_box() for _ in range(3)]
     gateway = start_gateway(*(box.address for box in boxes))
     for _ in range(12):
-        assert ask(gateway.address, "GET", "/api/tags").status == 200
+        assert ask(gateway.address, "GET", "/api/status").status == 200
     assert [len(box.asked) for box in boxes] == [4, 4, 4]
 
 
 @pytest.mark.parametrize("written", ["{}", "http://{}", "http://{}/", " {}"])
 def test_a_backend_may_be_written_in_several_ways(box, start_gateway, written):
     gateway = start_gateway(written.format(box.address))
-    assert ask(gateway.address, "GET", "/api/tags").status == 200
+    assert ask(gateway.address, "GET", "/api/status").status == 200
 
 
 def test_a_backend_may_have_an_ipv6_address(start_box, start_gateway):
     box = start_box(host="::1")
     gateway = start_gateway(f"http://{box.address}")
-    assert ask(gateway.address, "GET", "/api/tags").status == 200
+    assert ask(gateway.address, "GET", "/api/status").status == 200
     assert box.last.header("Host") == box.address

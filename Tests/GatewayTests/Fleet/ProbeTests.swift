@@ -88,7 +88,7 @@ import Testing
         #expect(watched.breaker.failures == 0)
     }
 
-    @Test @Loop func `calls that fail do not put the probe off`() async throws {
+    @Test @Loop func `however many calls fail, the next probe comes within the interval`() async throws {
         let unreachable = TransportError(kind: .connect, answerBegan: false, isRetrySafe: true, message: "")
         let watched = try Watched { _ in throw unreachable }
         watched.gateway.start()
@@ -101,7 +101,7 @@ import Testing
         #expect(watched.breaker.state == .unhealthy)
         let (before, start) = (watched.tags, watched.clock.now)
         while watched.tags == before { await watched.alarm.ring(watched.clock) }
-        #expect(watched.clock.now - start < 1_100_000)
+        #expect(watched.clock.now - start <= 30_100_000)
     }
 
     @Test @Loop func `the alarm does not ring for a probe that is under way`() async throws {
