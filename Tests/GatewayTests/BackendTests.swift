@@ -55,4 +55,58 @@ import Testing
         #expect(error.description.hasPrefix("'\(text)' "))
         #expect(error.description.contains(reason), "\(error.description)")
     }
+
+    // MARK: Options
+
+    @Test func `unless it is said, a box weighs one, is in the first tier and runs what all run`() throws {
+        let backend = try Backend("box")
+        #expect(backend.weight == 1 && backend.tier == 1 && backend.concurrency == nil)
+        #expect(Backend.local.weight == 1 && Backend.local.tier == 1 && Backend.local.concurrency == nil)
+    }
+
+    @Test(
+        arguments: [
+            ("box;weight=2", 2, 1, nil), ("box;tier=3", 1, 3, nil), ("box;concurrency=8", 1, 1, 8),
+            ("box:80;weight=2;tier=3;concurrency=4", 2, 3, 4), ("http://[::1]:80/x/;concurrency=4;weight=2", 2, 1, 4),
+            ("box;weight=1;tier=1;concurrency=1", 1, 1, 1),
+            ("box;weight=1000;tier=100;concurrency=100000", 1000, 100, 100_000),
+            ("box;weight=007", 7, 1, nil),
+        ] as [(String, Int, Int, Int?)])
+    func `behind the address stands what else there is to say`(
+        text: String, weight: Int, tier: Int, concurrency: Int?
+    ) throws {
+        let backend = try Backend(text)
+        #expect(backend.weight == weight && backend.tier == tier && backend.concurrency == concurrency)
+        let plain = try Backend(String(text.prefix { $0 != ";" }))
+        #expect(backend.name == plain.name && backend.origin == plain.origin)
+        #expect((backend == plain) == (weight == 1 && tier == 1 && concurrency == nil))
+    }
+
+    @Test(arguments: [
+        ("box;", "has '' in it"), ("box;;weight=2", "has '' in it"), ("box;weight", "has 'weight' in it"),
+        ("box;heavy=2", "has 'heavy=2' in it; allowed are ;weight=N, ;tier=N and ;concurrency=N"),
+        ("box;Weight=2", "has 'Weight=2' in it"), ("box; weight=2", "has ' weight=2' in it"),
+        ("box;=2", "has '=2' in it"), ("box;weight=2;x", "has 'x' in it"),
+        ("box;weight=2;weight=2", "says 'weight' twice"), ("box;tier=1;weight=1;tier=2", "says 'tier' twice"),
+        ("box;weight=0", "has weight '0'; allowed is 1 to 1000"), ("box;weight=1001", "has weight '1001'"),
+        ("box;tier=0", "has tier '0'; allowed is 1 to 100"), ("box;tier=101", "has tier '101'"),
+        ("box;concurrency=0", "has concurrency '0'; allowed is 1 to 100000"),
+        ("box;concurrency=100001", "has concurrency '100001'"), ("box;weight=", "has weight ''"),
+        ("box;weight=-1", "has weight '-1'"), ("box;weight=+1", "has weight '+1'"),
+        ("box;weight=1.5", "has weight '1.5'"),
+        ("box;weight= 1", "has weight ' 1'"), ("box;weight=1=2", "has weight '1=2'"),
+        ("box;weight=99999999999999999999", "has weight '99999999999999999999'"),
+        ("box;weight=\u{661}", "has weight '\u{661}'"),
+    ])
+    func `what is no option is refused, and the message says what is allowed`(text: String, reason: String) throws {
+        let error = try #require(throws: Backend.Invalid.self) { try Backend(text) }
+        #expect(error.description.hasPrefix("'\(text)' "))
+        #expect(error.description.contains(reason), "\(error.description)")
+    }
+
+    @Test(arguments: [(";weight=2", "has no host"), ("box:0;weight=2", "port '0'"), ("b x;tier=1", "no address has")])
+    func `an address is as wrong with options as without`(text: String, reason: String) throws {
+        let error = try #require(throws: Backend.Invalid.self) { try Backend(text) }
+        #expect(error.description.contains(reason), "\(error.description)")
+    }
 }
