@@ -39,7 +39,7 @@ enum ModelLists {
     /// `GET /api/version`.
     static func version(_ body: Bytes) -> String? {
         let version = try? JSONDocument.read(body.buffer) { $0["version"]?.string }
-        return version.flatMap { $0 }.flatMap { isPlain($0) ? $0 : nil }
+        return version.flatMap { $0 }.flatMap { isPlain($0) && $0.utf8.count <= 100 ? $0 : nil }
     }
 
     /// Whether it is what names and digests look like, and nothing that could speak to a terminal.
