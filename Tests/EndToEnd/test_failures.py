@@ -596,7 +596,8 @@ def test_a_stream_behind_tls_is_not_held_back(start_box, start_gateway, certific
 def test_a_box_that_cannot_prove_who_it_is_gets_no_request(start_box, start_gateway, certificates, case):
     box = start_box(tls=None if case == "no tls" else tls(certificates, "misnamed" if case == "wrong name" else "box"))
     ca = {"backend_ca": certificates / ("stranger.pem" if case == "wrong authority" else "authority.pem")}
-    gateway = start_gateway(f"https://localhost:{box.port}", connect_timeout="1s", **({} if case == "no authority" else ca))
+    ca = {} if case == "no authority" else ca
+    gateway = start_gateway(f"https://localhost:{box.port}", connect_timeout="1s", **ca)
     for path in ("/api/chat", "/v1/chat/completions", "/v1/messages"):
         check_error(ask(gateway.address, "POST", path, body={}), path, 502, 503)
     assert not box.asked and not box.probed

@@ -65,6 +65,24 @@ import Testing
         #expect(purge(rig, from: peer)?.status == status)
     }
 
+    @Test(arguments: [
+        ("Host", "localhost", 200), ("Host", "LOCALHOST:8080", 200), ("Host", "127.0.0.1:8080", 200),
+        ("Host", "[::1]:8080", 200), ("Host", "gateway:8080", 403), ("Host", "127.attacker.example", 403),
+        ("Host", "127.0.0.1.evil.example:80", 403), ("Host", "127.", 403), ("Host", "127.0.0.256", 403),
+        ("Host", "[::1]evil", 403), ("Host", "[::1", 403), ("Host", "localhost:evil", 403), ("Host", "", 403),
+        ("Origin", "http://localhost", 403), ("X-Forwarded-For", "127.0.0.1", 403), ("Forwarded", "for=x", 403),
+        ("Via", "1.1 proxy", 403),
+    ])
+    @Loop func `only who asks it directly, and by a name of its own, may`(
+        name: String, value: String, status: Int
+    ) async throws {
+        let rig = try WorkerRig()
+        for (method, path) in [("DELETE", "/gateway/cache"), ("POST", "/gateway/backends/a/drain")] {
+            let asked = request(method, path, headers: [name: value], peer: Self.here)
+            #expect(rig.gateway.answer(asked)?.status == status)
+        }
+    }
+
     @Test @Loop func `other methods are told what is allowed`() async throws {
         let rig = try WorkerRig()
         for method in ["GET", "POST", "PUT"] {
