@@ -28,12 +28,18 @@ class LateBackend(http.server.BaseHTTPRequestHandler):
     _ANSWER = (f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(servers.ANSWER)}\r\n\r\n"
                f"{servers.ANSWER}").encode()
 
+    def do_GET(self):
+        """The gateway's probes; what they ask beside the tags may as well fail."""
+        body = servers.TAGS.encode() if self.path == "/api/tags" else b"{}"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"] or 0))
         time.sleep(self.LATE)
         self.wfile.write(self._ANSWER)
-
-    do_GET = do_POST
 
     def log_message(self, *_):
         pass

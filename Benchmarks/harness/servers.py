@@ -33,6 +33,9 @@ _BACKEND = """
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         default_type application/json;
+        location = /api/tags {{ return 200 '{tags}'; }}
+        location = /api/ps {{ return 200 '{{"models":[]}}'; }}
+        location = /api/version {{ return 200 '{{"version":"0.33.0"}}'; }}
         location / {{ return 200 '{answer}'; }}
     }}
 """
@@ -101,6 +104,10 @@ ANSWER = ANSWER.replace('"response":""', '"response":"%s"' % (_SENTENCE * 8)[:92
 assert len(ANSWER) == 925
 
 
+# The backends' only model, for the gateway's probes.
+TAGS = json.dumps({"models": [{"name": "llama3.2:latest", "digest": "d", "modified_at": "2026-02-02T00:00:00Z"}]})
+
+
 class Nginx(Process):
     def __init__(self, name, server, core, **values):
         self._folder = tempfile.mkdtemp(prefix="bench-nginx-")
@@ -119,7 +126,7 @@ class Nginx(Process):
 
 
 def fast_backend():
-    return Nginx("nginx (backend)", _BACKEND, LOAD_CORE, answer=ANSWER)
+    return Nginx("nginx (backend)", _BACKEND, LOAD_CORE, answer=ANSWER, tags=TAGS)
 
 
 def proxy(backend_port, streaming=False):

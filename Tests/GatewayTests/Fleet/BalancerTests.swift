@@ -93,8 +93,12 @@ import Testing
         #expect(boxes.probe(0))
         #expect(boxes.start() == 0)
         #expect(boxes.start("n") == .waits, "the other may have it")
-        boxes.list([], at: 1)
         boxes.probeFails(1)
+        #expect(boxes.start("n") == .refused(.unavailable), "it may still have it: it has never said")
+        #expect(boxes.drain(1))
+        #expect(boxes.start("n") == .refused(.unknownModel))
+        #expect(boxes.drain(1, false))
+        boxes.list([], at: 1)
         #expect(boxes.start("n") == .refused(.unknownModel))
     }
 
@@ -183,6 +187,20 @@ import Testing
         #expect(changed && boxes.start() == .waits)
         boxes.end(0)
         #expect(boxes.start() == 0)
+    }
+
+    @Test func `in need boxes take turns, too`() {
+        let boxes = Boxes(3)
+        for box in 0..<3 {
+            boxes.start(tried: [0, 1, 2].filter { $0 != box })
+            boxes.fail(box)
+        }
+        let places = (0..<6).map { _ in
+            let place = boxes.start()
+            if case .box(let box) = place { boxes.fail(box) }
+            return place
+        }
+        #expect(places.counts(3) == [2, 2, 2])
     }
 
     @Test func `in need or not, nothing goes to a box that rests, is drained, is full or was tried`() {

@@ -80,7 +80,7 @@ final class Boxes {
 
     func end(_ box: Int) {
         guard let call = try? call(box) else { return }
-        balancer.end(call)
+        balancer.end(call, at: now)
         calls.remove(at: calls.firstIndex { $0.backend == box } ?? 0)
     }
 
@@ -104,7 +104,9 @@ final class Boxes {
     func list(_ models: [String], at box: Int) { balancer.list(models.map { Listing($0) }, at: box) }
 
     /// What a box says in `/api/ps`, as digests.
-    func loaded(_ digests: [String], at box: Int) { balancer.loaded(digests, at: box) }
+    func loaded(_ digests: [String], at box: Int, askedAt time: UInt64 = .max) {
+        balancer.loaded(digests, at: box, askedAt: time)
+    }
 
     func loads(_ box: Int) -> [String] { balancer.backends[box].loads.map(\.digest) }
 

@@ -105,8 +105,8 @@ extension FleetTrial {
 
     func end(_ id: Int) {
         guard let call = running.removeValue(forKey: id) else { return }
-        queue.balancer.end(call.lease)
-        naive.end(id)
+        let wasNotLoaded = queue.balancer.end(call.lease, at: now)
+        check(wasNotLoaded == naive.end(id, at: now), .state, "\(call.lease) has not loaded")
         guard call.hasFailed else { return }
         var want = call.want
         want.tried = Set(want.tried + [call.lease.backend]).sorted()
@@ -198,13 +198,14 @@ extension FleetTrial {
         }
     }
 
-    /// A box says what it has loaded: not what it is loading, perhaps not what has run, perhaps something else.
+    /// A box says what it had loaded a while ago: not what it is loading, perhaps not what has run, perhaps something else.
     private func sayLoaded(at box: Int) {
         var digests = naive.boxes[box].loads.filter { $0.isKnown && number(0..<4) > 0 }.map(\.digest)
         if isCalm { digests = Self.names }
         if number(0..<3) == 0 { digests.append(Self.names[number(0..<Self.names.count)]) }
         if number(0..<9) == 0 { digests += [""] + digests }
-        queue.balancer.loaded(digests, at: box)
-        naive.loaded(digests, at: box)
+        let asked = now - UInt64(number(0..<2) * number(0..<1_000_000_000))
+        queue.balancer.loaded(digests, at: box, askedAt: asked)
+        naive.loaded(digests, at: box, askedAt: asked)
     }
 }

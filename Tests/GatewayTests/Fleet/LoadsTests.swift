@@ -69,6 +69,39 @@ import Testing
         #expect(boxes.loads(0) == ["o"])
     }
 
+    @Test func `what a box loaded and used after it was asked is not gone because it did not say so`() {
+        let boxes = Boxes(1)
+        boxes.now = 5
+        boxes.start()
+        boxes.answer(0)
+        boxes.now = 9
+        boxes.end(0)
+        boxes.loaded([], at: 0, askedAt: 4)
+        boxes.loaded([], at: 0, askedAt: 9)
+        #expect(boxes.loads(0) == ["m"])
+        boxes.loaded([], at: 0, askedAt: 10)
+        #expect(boxes.loads(0) == [])
+    }
+
+    @Test func `a call that ends without having loaded its model tells that`() throws {
+        let boxes = Boxes(1)
+        for _ in 0..<3 { boxes.start() }
+        let told = try (0..<2).map { _ in
+            let call = try boxes.call(0)
+            boxes.end(0)
+            return boxes.balancer.mayBeLoading(call)
+        }
+        #expect(told == [true, true], "one waits for it still")
+        let wasNotLoaded = boxes.balancer.end(try boxes.call(0), at: 0)
+        #expect(wasNotLoaded && boxes.loads(0) == [])
+    }
+
+    @Test func `of ever so many loaded models a hundred count`() {
+        let boxes = Boxes(1)
+        boxes.loaded((0..<1000).map { "\($0)" }, at: 0)
+        #expect(boxes.loads(0) == (0..<100).map { "\($0)" })
+    }
+
     @Test func `a load makes what is idle give way, and what runs not`() {
         let boxes = Boxes(1, models: ["m", "n", "o"])
         boxes.loaded(["m", "n"], at: 0)

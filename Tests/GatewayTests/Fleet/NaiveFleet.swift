@@ -29,6 +29,8 @@ struct NaiveFleet {
         let digest: String
         /// That it is loaded is known, not guessed.
         var isKnown: Bool
+        /// When a call with it began or ended last.
+        var lastUsed: UInt64
     }
 
     struct Call {
@@ -127,9 +129,9 @@ struct NaiveFleet {
         var best = NaiveFleet.least(free) { boxes[$0].tier }
         if mode == .roundRobin { return best }
         let digest = chosen[want.model] ?? ""
-        let loads = !want.model.isEmpty
-        if loads { best = NaiveFleet.least(best) { hasLoaded(digest, $0) ? 0 : 1 } }
-        if loads, !hasLoaded(digest, best[0]) {
+        // What is no model's loads nothing.
+        if !want.model.isEmpty { best = NaiveFleet.least(best) { hasLoaded(digest, $0) ? 0 : 1 } }
+        if !want.model.isEmpty, !hasLoaded(digest, best[0]) {
             best = NaiveFleet.least(best) { box in boxes[box].loads.count { load in isNowhereElse(load, than: box) } }
             best = NaiveFleet.least(best) { boxes[$0].loads.isEmpty ? 0 : 1 }
         }
@@ -141,7 +143,7 @@ struct NaiveFleet {
     /// Those of the best that run no two requests more than another that could serve: one of them has the conversation.
     /// None if the model has to be loaded first: then there is something else to go by.
     func calm(_ best: [Int], for want: Balancer.Want, at now: UInt64) -> [Int] {
-        guard let digest = chosen[want.model], hasLoaded(digest, best[0]) else { return [] }
+        guard want.model.isEmpty || hasLoaded(chosen[want.model] ?? "", best[0]) else { return [] }
         let free = able(want).filter { isOpen($0, at: now) && !isFull($0) }
         let idlest = free.filter { boxes[$0].tier == boxes[best[0]].tier }.map(running).min() ?? 0
         return best.filter { running($0) < idlest + 2 }
@@ -166,12 +168,13 @@ struct NaiveFleet {
 // MARK: - What happens
 
 extension NaiveFleet {
-    mutating func begin(_ id: Int, _ box: Int, _ digest: String) {
+    mutating func begin(_ id: Int, _ box: Int, _ digest: String, at now: UInt64) {
         if boxes[box].health != .healthy { boxes[box].trial = id }
         if !digest.isEmpty, !hasLoaded(digest, box) {
             boxes[box].loads.removeAll { load in !calls.values.contains { $0.box == box && $0.digest == load.digest } }
-            boxes[box].loads.append(Load(digest: digest, isKnown: false))
+            boxes[box].loads.append(Load(digest: digest, isKnown: false, lastUsed: now))
         }
+        use(digest, box, at: now)
         calls[id] = Call(box: box, digest: digest, changes: boxes[box].changes)
     }
 
@@ -212,11 +215,20 @@ extension NaiveFleet {
         become(.unhealthy, box)
     }
 
-    mutating func end(_ id: Int) {
-        guard let call = calls.removeValue(forKey: id) else { return }
+    /// Returns whether its model is not loaded after all.
+    mutating func end(_ id: Int, at now: UInt64) -> Bool {
+        guard let call = calls.removeValue(forKey: id) else { return false }
         endTrial(id, call.box)
-        if calls.values.contains(where: { $0.box == call.box && $0.digest == call.digest }) { return }
+        use(call.digest, call.box, at: now)
+        if calls.values.contains(where: { $0.box == call.box && $0.digest == call.digest }) { return false }
+        let before = boxes[call.box].loads.count
         boxes[call.box].loads.removeAll { $0.digest == call.digest && !$0.isKnown }
+        return boxes[call.box].loads.count < before
+    }
+
+    private mutating func use(_ digest: String, _ box: Int, at now: UInt64) {
+        guard let place = boxes[box].loads.firstIndex(where: { $0.digest == digest }) else { return }
+        boxes[box].loads[place].lastUsed = now
     }
 
     func mayBeLoading(_ id: Int) -> Bool {
@@ -260,14 +272,15 @@ extension NaiveFleet {
         choose()
     }
 
-    /// A box says what it has loaded.
-    mutating func loaded(_ digests: [String], at box: Int) {
+    /// A box says what it had loaded when it was asked.
+    mutating func loaded(_ digests: [String], at box: Int, askedAt time: UInt64) {
         var loads = boxes[box].loads.filter { load in
-            calls.values.contains { $0.box == box && $0.digest == load.digest }
+            load.lastUsed >= time || calls.values.contains { $0.box == box && $0.digest == load.digest }
         }
         for digest in Set(digests) where !digest.isEmpty {
+            let lastUsed = boxes[box].loads.first { $0.digest == digest }?.lastUsed ?? 0
             loads.removeAll { $0.digest == digest }
-            loads.append(Load(digest: digest, isKnown: true))
+            loads.append(Load(digest: digest, isKnown: true, lastUsed: lastUsed))
         }
         boxes[box].loads = loads
     }

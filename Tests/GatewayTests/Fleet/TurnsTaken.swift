@@ -15,6 +15,9 @@ struct TurnsTaken {
     /// Turns that one of the same boxes had.
     func length(for model: String) -> Int { windows[model]?.picked.count ?? 0 }
 
+    /// A box has had a turn for another reason.
+    mutating func endWindow(for model: String) { windows[model] = nil }
+
     /// Returns why that is not fair, within the time in which the same boxes could be picked.
     mutating func take(_ box: Int, of boxes: [Int], weights: [Int], for model: String) -> String? {
         var window = windows[model] ?? Window()
