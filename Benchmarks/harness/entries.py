@@ -1,9 +1,8 @@
 """The cache alone, without HTTP, from ten entries to a million: does it stay as fast, and what does an entry weigh?"""
 
-import re
-
-from .processes import SERVER_CORE, Failure, Process
+from .processes import Failure
 from .report import Row, progress
+from .scale import results
 
 SIZES = (10, 1000, 100_000, 1_000_000)
 QUICK_SIZES = SIZES[:-1]
@@ -16,18 +15,7 @@ def measure(programs, quick):
         return []  # no server takes part
     sizes = QUICK_SIZES if quick else SIZES
     progress(f"entries: {', '.join(f'{size:,}' for size in sizes)}")
-    try:
-        program = Process("cache-scale", [programs.path("cache-scale"), *map(str, sizes)], SERVER_CORE)
-    except OSError as error:
-        raise Failure(f"cache-scale cannot be run ({error.strerror}): `make build` builds it") from None
-    with program:
-        return rows(values(program.result(patience=300)), sizes)
-
-
-def values(text):
-    """Lines of `name_size value unit` as {(name, size): value}."""
-    found = re.findall(r"^(\w+)_(\d+) (\S+)", text, re.MULTILINE)
-    return {(name, int(size)): float(value) for name, size, value in found}
+    return rows(results(programs, "cache-scale", sizes, patience=300), sizes)
 
 
 def rows(values, sizes):

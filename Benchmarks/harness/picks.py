@@ -1,9 +1,8 @@
 """The balancer alone, among 3 to 1,000 backends: what does it cost to pick one?"""
 
-import re
-
-from .processes import SERVER_CORE, Failure, Process
+from .processes import Failure
 from .report import Row, progress
+from .scale import results
 
 SIZES = (3, 100, 1000)
 AIMS = (2, 5, 20)
@@ -15,18 +14,7 @@ def measure(programs, quick):
     if programs.calibrate:
         return []  # no server takes part
     progress(f"picks: among {', '.join(f'{size:,}' for size in SIZES)} backends")
-    try:
-        program = Process("pick-scale", [programs.path("pick-scale"), *map(str, SIZES)], SERVER_CORE)
-    except OSError as error:
-        raise Failure(f"pick-scale cannot be run ({error.strerror}): `make build` builds it") from None
-    with program:
-        return rows(values(program.result(patience=120)))
-
-
-def values(text):
-    """Lines of `name_size value unit` as {(name, size): microseconds}."""
-    found = re.findall(r"^(\w+)_(\d+) (\S+) ns", text, re.MULTILINE)
-    return {(name, int(size)): float(value) / 1000 for name, size, value in found}
+    return rows(results(programs, "pick-scale", SIZES, patience=120))
 
 
 def rows(values):
@@ -44,7 +32,7 @@ def each(values, name):
     missing = [size for size in SIZES if (name, size) not in values]
     if missing:
         raise Failure(f"pick-scale printed no {name}_{missing[0]}")
-    return [values[name, size] for size in SIZES]
+    return [values[name, size] / 1000 for size in SIZES]
 
 
 def text(times):

@@ -1,3 +1,4 @@
+import EventLoop
 import HTTPCore
 
 /// Which header fields pass through the gateway, and which it adds.
@@ -14,6 +15,16 @@ enum Forwarding {
     private static let notForTheBox = hopByHop + ["host", "content-length", "expect", "origin"]
 
     private static let notForTheClient = hopByHop + ["content-length"]
+
+    /// A client's request as a box gets it.
+    @Loop
+    static func request(_ request: Request, id: String, to backend: Backend, mayBeRepeated: Bool) -> ClientRequest {
+        var forwarded = ClientRequest(
+            method: request.method, origin: backend.origin, target: request.target,
+            headers: Forwarding.request(request.headers, peer: request.peer, id: id), body: request.body)
+        forwarded.mayBeRepeated = mayBeRepeated
+        return forwarded
+    }
 
     /// What the box gets to see of a client's header.
     static func request(_ headers: Headers, peer: PeerAddress, id: String) -> Headers {

@@ -225,7 +225,7 @@ public final class Gateway: RequestHandler {
         guard !loaded.isEmpty else { return reply }
         metrics.misses += 1
         call.use = call.use ?? .bypass("load")
-        call.record.backend = loaded.map { fleet.backends[$0].name }.joined(separator: ",")
+        call.record.backend = fleet.names(of: loaded)
         guard let answers = try? await FanOut.send(call.request, id: call.id, to: loaded, self) else {
             call.record.cut(reply, call.request, isEnding: isEnding, at: clock())
             return nil
@@ -246,8 +246,7 @@ public final class Gateway: RequestHandler {
         guard ModelName(model).isValid else { return .any }
         _ = await fleet.holders(of: model)
         // A backend says in its own words that it has no such model; where it may be is not known yet, nobody does.
-        let isUnknown = fleet.queue.balancer.directory.entries[model] == nil && !fleet.mayBeElsewhere(model)
-        return isUnknown ? .any : .model(model)
+        return fleet.isNowhere(model) ? .any : .model(model)
     }
 
     /// Reads what the call asks, and finds its key.

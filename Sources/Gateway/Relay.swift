@@ -53,7 +53,8 @@ final class Relay {
             record.backend = backend.name
             record.tries = tried.count
             do {
-                let answer = try await send(forwarded(), to: lease.backend)
+                let answer = try await send(
+                    Forwarding.request(request, id: id, to: backend, mayBeRepeated: !isPinned), to: lease.backend)
                 last = .success(answer)
                 // The box itself may be well: it may be speaking for ollama.com, or for a registry.
                 guard Fault.passedOver.contains(answer.status), isQuestion else { return last }
@@ -91,14 +92,6 @@ final class Relay {
     }
 
     private var isRepeatable: Bool { if case .stream = request.body { false } else { true } }
-
-    private func forwarded() -> ClientRequest {
-        var forwarded = ClientRequest(
-            method: request.method, origin: backend.origin, target: request.target,
-            headers: Forwarding.request(request.headers, peer: request.peer, id: id), body: request.body)
-        forwarded.mayBeRepeated = !isPinned
-        return forwarded
-    }
 
     // MARK: An answer
 

@@ -10,8 +10,6 @@
 ///
 /// When none of them takes calls, one may be tried that failed a call and no probe since.
 package struct Balancer {
-    typealias Mode = Gateway.Balance
-
     /// What a request needs of a backend.
     package struct Want: Sendable {
         /// As ``ModelName`` writes it; "" for what any backend can do.
@@ -53,7 +51,7 @@ package struct Balancer {
         case refuse(Refusal)
     }
 
-    let mode: Mode
+    let mode: Gateway.Balance
     private(set) var backends: [BackendState]
     /// What of that matters to picking.
     private var seats: [Seat]
@@ -137,7 +135,8 @@ package struct Balancer {
     private enum Found { case backend(Int), notYet, none }
 
     private static func find(
-        in candidates: inout Candidates, _ seats: [Seat], _ mode: Mode, _ want: Want, _ now: UInt64, _ picks: Int,
+        in candidates: inout Candidates, _ seats: [Seat], _ mode: Gateway.Balance, _ want: Want, _ now: UInt64,
+        _ picks: Int,
         _ ties: inout [Int32]
     ) -> Found {
         var (best, isAnyOpen, mayOpen, hasTrial) = (Rank(), false, false, false)
@@ -217,7 +216,7 @@ private struct Rank {
     init() {}
 
     @inline(__always)
-    init(_ seat: Seat, isLoaded: Bool, _ mode: Balancer.Mode, _ conversation: UInt64, _ idlest: Int) {
+    init(_ seat: Seat, isLoaded: Bool, _ mode: Gateway.Balance, _ conversation: UInt64, _ idlest: Int) {
         tier = seat.tier
         if mode == .roundRobin { return }
         if !isLoaded {

@@ -53,8 +53,9 @@ enum FanOut {
         try await forEach(backends) { backend in
             var outcome: Result<Response, Failure>
             do {
-                let answer = try await gateway.fleet.ask(
-                    forwarded(request, id: id, to: backend, gateway), of: backend)
+                let forwarded = Forwarding.request(
+                    request, id: id, to: gateway.fleet.backends[backend], mayBeRepeated: false)
+                let answer = try await gateway.fleet.ask(forwarded, of: backend)
                 let body = try await answer.body.collect(limit: answerAtMost, expecting: answer.length)
                 outcome = .success(
                     Response(status: answer.status, headers: Forwarding.response(answer.headers, id: id), body: body))
@@ -73,14 +74,6 @@ enum FanOut {
             fleet.failed(fleet.queue.balancer.visit(backend, at: fleet.now()), fault)
         }
         return Failure(status: error.kind == .firstByteTimeout ? 504 : 502, message: Failure.words(for: error))
-    }
-
-    static func forwarded(_ request: Request, id: String, to backend: Int, _ gateway: Gateway) -> ClientRequest {
-        var forwarded = ClientRequest(
-            method: request.method, origin: gateway.fleet.backends[backend].origin, target: request.target,
-            headers: Forwarding.request(request.headers, peer: request.peer, id: id), body: request.body)
-        forwarded.mayBeRepeated = false
-        return forwarded
     }
 
     /// What a backend says is wrong.

@@ -131,8 +131,7 @@ final class Fleet {
     func end(_ lease: Balancer.Lease) {
         guard lease.takesPlace else { return }
         if queue.balancer.end(lease, at: now()) { refreshRunning(at: lease.backend) }
-        let state = queue.balancer.backends[lease.backend]
-        if state.isDrained, state.running == 0 {
+        if queue.balancer.backends[lease.backend].isDrained, queue.balancer.backends[lease.backend].running == 0 {
             notices?.note(.notice, "backend \(backends[lease.backend].name) is drained")
         }
         runningCount -= 1
@@ -219,17 +218,22 @@ final class Fleet {
         notedVersion = queue.balancer.directory.version
         let conflicts = queue.balancer.directory.conflicts
         for entry in conflicts where noted[entry.name] != entry.digest {
-            notices?.note(.warning, "\(entry.name) is not the same model everywhere: \(words(for: entry))")
+            notices?.note(.warning, words(for: entry))
         }
         noted = Dictionary(uniqueKeysWithValues: conflicts.map { ($0.name, $0.digest) })
     }
 
+    /// Of a name that is in conflict.
     func words(for entry: ModelDirectory.Entry) -> String {
-        entry.versions.map { version in
+        let versions = entry.versions.map { version in
             let use = version.listing.digest == entry.digest ? "" : ", not used"
             return "\(backends[version.backend].name) has \(version.listing.digest.prefix(12))\(use)"
-        }.joined(separator: "; ")
+        }
+        return "\(entry.name) is not the same model everywhere: \(versions.joined(separator: "; "))"
     }
+
+    /// As the access log has several.
+    func names(of backends: [Int]) -> String { backends.map { self.backends[$0].name }.joined(separator: ",") }
 
     // MARK: Requests that do not queue
 

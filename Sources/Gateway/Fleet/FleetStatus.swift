@@ -134,9 +134,7 @@ extension Fleet {
                 reason(of: backend) ?? "",
             ])
         }
-        let conflicts = queue.balancer.directory.conflicts.map {
-            "\($0.name) is not the same model everywhere: \(words(for: $0))\n"
-        }
+        let conflicts = queue.balancer.directory.conflicts.map { words(for: $0) + "\n" }
         return FleetStatus.table(rows) + "\n" + conflicts.joined()
             + "requests waiting: \(queue.waiting), at most \(queue.limit); answers in the cache: \(cache.entries), "
             + "\(FleetStatus.mebibytes(cache.bytes)) of \(FleetStatus.mebibytes(cache.maxBytes)) MiB; "

@@ -117,8 +117,7 @@ final class Management {
         case .delete, .copy:
             found = await fleet.holders(of: model)
             // It says in its own words that there is no such model.
-            let isUnknown = fleet.queue.balancer.directory.entries[model] == nil && !fleet.mayBeElsewhere(model)
-            if found.isEmpty, isUnknown { found = Array(well.prefix(1)) }
+            if found.isEmpty, fleet.isNowhere(model) { found = Array(well.prefix(1)) }
         case .push:
             let home = home(of: peer, well, fleet)
             let holders = await fleet.holders(of: model)
@@ -170,7 +169,7 @@ final class Management {
         _ others: [FanOut.Answer], _ gateway: Gateway
     ) async {
         let fleet = gateway.fleet
-        record.backend = backends.map { fleet.backends[$0].name }.joined(separator: ",")
+        record.backend = fleet.names(of: backends)
         guard let answers = try? await FanOut.send(request, id: id, to: backends, gateway) else {
             return record.cut(reply, request, isEnding: gateway.isEnding, at: gateway.clock())
         }
@@ -198,6 +197,11 @@ extension Fleet {
             && backends.indices.contains { backend in
                 queue.balancer.directory.listings[backend] == nil && !queue.balancer.backends[backend].isDrained
             }
+    }
+
+    /// Whether every backend has said what it has, and none has a model.
+    func isNowhere(_ model: String) -> Bool {
+        queue.balancer.directory.entries[model] == nil && !mayBeElsewhere(model)
     }
 
     /// The backends that are well and have a model loaded, as they said a second ago at most.

@@ -26,10 +26,9 @@ final class PullEverywhere {
         self.backends = backends
         self.streams = streams
         self.gateway = gateway
-        let names = backends.map { gateway.fleet.backends[$0].name }
-        merge = PullMerge(backends: names)
+        merge = PullMerge(backends: backends.map { gateway.fleet.backends[$0].name })
         record = AccessRecord(of: request, id: id, at: start)
-        record.backend = names.joined(separator: ",")
+        record.backend = gateway.fleet.names(of: backends)
         record.tries = backends.count
     }
 
@@ -50,7 +49,7 @@ final class PullEverywhere {
         var failure: String?
         do {
             let answer = try await gateway.transport.send(
-                FanOut.forwarded(request, id: id, to: backend, gateway))
+                Forwarding.request(request, id: id, to: gateway.fleet.backends[backend], mayBeRepeated: false))
             if answer.status < 300 {
                 begin(answer.headers)
                 bodies[place] = answer.body
