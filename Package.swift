@@ -11,8 +11,8 @@ let settings: [SwiftSetting] = [
     .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
 ]
 
-func target(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+func target(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: settings)
 }
 
 func executable(_ name: String, path: String? = nil, _ dependencies: [Target.Dependency]) -> Target {
@@ -60,7 +60,7 @@ let package = Package(
         target("HTTPServer", ["HTTPCore", "EventLoop", "CMicroHTTPD"]),
         target("HTTPClient", ["HTTPCore", "EventLoop", "CCurl"]),
         target("Digests", ["COpenSSL"]),
-        target("Gateway", ["HTTPCore", "EventLoop"]),
+        target("Gateway", ["HTTPCore", "EventLoop"], resources: [.embedInCode("Page/page.html")]),
 
         executable(
             "ollama-gateway",

@@ -37,6 +37,9 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     /// Monotonic time in nanoseconds, read once a turn. Differences are what it is for.
     public private(set) var now: UInt64
 
+    /// How long its turns took.
+    public private(set) var turns = Turns()
+
     /// Makes a loop that nobody runs yet. Traps if the system has no descriptors left for it.
     public init() {
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
@@ -113,11 +116,13 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     private func poll() {
         // Not from `now`: the turn may have taken long, and what it took would be slept on top.
+        let end = Self.monotonicNanoseconds()
+        turns.note(end &- now)
         let timeout =
             if !isSettled || stopping.load(ordering: .acquiring) { Int32(0) } else if timers.count == 0 {
                 Int32(-1)
             } else {
-                timers.millisecondsToNext(after: Self.monotonicNanoseconds())
+                timers.millisecondsToNext(after: end)
             }
         let count = events.withUnsafeMutableBufferPointer {
             epoll_wait(epoll, $0.baseAddress, Int32($0.count), timeout)

@@ -10,26 +10,80 @@ public struct AccessRecord: Sendable {
     public let method: String
     public let target: String
     public var status = 0
+    /// As Ollama lists it; nil where no model is concerned.
+    public var model: String?
     public var backend: String?
     /// Backends that were asked.
     public var tries = 0
-    /// How the cache was used: `HIT`, `MISS`, `COALESCED`, `BYPASS`; nil where it has no business.
-    public var cache: String?
     /// Bytes of the answer's body.
     public var bytes = 0
+    /// Microseconds that it waited for its place at a backend; nil for what does not queue.
+    public var queueWait: Int64?
     /// Microseconds until the backend's answer began.
     public var firstByte: Int64?
     /// Microseconds until all was over.
     public var duration: Int64 = 0
+    /// Of the answer, as its backend reported them.
+    public var promptTokens: Int?
+    public var completionTokens: Int?
     public var error: String?
 
+    /// Its client did not wait for the end.
+    private(set) var hasLeft = false
+
+    let route: Route
+    var trace: RequestTrace?
+    /// How the cache was used; nil where it has no business.
+    var use: CacheUse?
+    /// Why the gateway refused it.
+    var refusal: Refusal?
+    var modelLabel = ModelLabels.other
+
     @Loop
-    init(of request: Request?, id: String, at start: Int64) {
+    init(of request: Request?, id: String, at start: Int64, _ trace: RequestTrace? = nil) {
+        self.trace = trace
         self.start = start
         self.id = id
         peer = request?.peer.description ?? "-"
         method = request?.method ?? "-"
         target = request?.target ?? "-"
+        route = request.map { Route(path: $0.path) } ?? .other
+    }
+
+    /// Whether it failed on our side of the client.
+    public var isFailure: Bool { !isOwn && (status >= 500 || (error != nil && status < 400)) }
+
+    /// Whether it only asked the gateway how it is.
+    public var isOwn: Bool { route.isOwn && (method == "GET" || method == "HEAD") }
+
+    /// Whether a model was to answer.
+    var isInference: Bool { route.isInference && method == "POST" }
+
+    /// `HIT`, `MISS`, `COALESCED`, `BYPASS`.
+    public var cache: String? { use?.word }
+
+    /// Of its trace, if somebody else knows of that; 32 hexadecimal digits.
+    public var traceID: String? { trace?.knownID }
+
+    /// Why the cache had nothing to do with it.
+    public var bypass: String? { if case .bypass(let reason) = use { reason } else { nil } }
+
+    /// Not answered as it should be.
+    mutating func note(_ failure: Failure) {
+        error = failure.message
+        refusal = failure.refusal
+        hasLeft = failure.status == Failure.clientLeft
+    }
+
+    mutating func note(_ note: AnswerNote) {
+        guard note.promptTokens > 0 || note.completionTokens > 0 else { return }
+        (promptTokens, completionTokens) = (note.promptTokens, note.completionTokens)
+    }
+
+    /// - Parameter usage: nothing if the backend reports none.
+    mutating func note(_ usage: AnswerUsage) {
+        guard usage != AnswerUsage() else { return }
+        (promptTokens, completionTokens) = (usage.prompt, usage.completion)
     }
 }
 
@@ -44,16 +98,20 @@ public protocol AccessLog: AnyObject {
 /// Which requests a log wants to hear of.
 public enum AccessLogWish: Sendable {
     case all
+    /// Not those that only ask the gateway how it is.
+    case requests
     /// Those that failed on this side of the client.
     case failures
     case none
 
-    func includes(failure: Bool) -> Bool { self == .all || (self == .failures && failure) }
-}
-
-extension AccessRecord {
-    /// Whether it failed on our side of the client.
-    public var isFailure: Bool { status >= 500 || (error != nil && status < 400) }
+    func includes(_ record: AccessRecord) -> Bool {
+        switch self {
+        case .all: true
+        case .requests: !record.isOwn
+        case .failures: record.isFailure
+        case .none: false
+        }
+    }
 }
 
 extension AccessRecord {
@@ -61,11 +119,16 @@ extension AccessRecord {
     /// - Parameter failure: what was wrong, if anything was.
     @Loop
     mutating func end(_ failure: Failure?, _ response: Response, _ reply: consuming Reply, at now: Int64) {
-        status = response.status
-        bytes = method == "HEAD" ? 0 : response.body.count
-        error = failure?.message
+        if let failure { note(failure) }
+        note(response)
         duration = now - start
         reply.send(response)
+    }
+
+    /// What the client is told, in one piece.
+    mutating func note(_ response: Response) {
+        status = response.status
+        bytes = method == "HEAD" ? 0 : response.body.count
     }
 
     /// The request's task was cancelled: its client has left, or the gateway is ending and says so.
@@ -75,7 +138,7 @@ extension AccessRecord {
             return end(.ending, Failure.ending.response(to: request.path, id: id), reply, at: now)
         }
         status = Failure.clientLeft
-        error = Failure.left.message
+        note(Failure.left)
         duration = now - start
     }
 }

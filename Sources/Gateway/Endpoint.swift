@@ -11,6 +11,22 @@ package enum Endpoint: String, CaseIterable, Sendable {
     case messages = "/v1/messages"
     case transcriptions = "/v1/audio/transcriptions"
 
+    /// Its place in `allCases`.
+    var index: Int {
+        switch self {
+        case .generate: 0
+        case .chat: 1
+        case .embed: 2
+        case .embeddings: 3
+        case .chatCompletions: 4
+        case .completions: 5
+        case .openAIEmbeddings: 6
+        case .responses: 7
+        case .messages: 8
+        case .transcriptions: 9
+        }
+    }
+
     /// Whether its answers can be kept: those of the others depend on more than the request, or are not understood.
     var isCacheable: Bool {
         switch self {

@@ -9,31 +9,46 @@ struct Failure: Error {
     let message: String
     /// In whole seconds: when it is worth another try.
     var retryAfter: Int?
+    /// Why the gateway refused the request; nil if it did not.
+    private(set) var refusal: Refusal?
     /// Told as Ollama would have: under `/v1` it writes a line feed behind an error.
     private var isOllamas = false
 
-    init(status: Int, message: String, retryAfter: Int? = nil) {
+    init(status: Int, message: String, retryAfter: Int? = nil, _ refusal: Refusal? = nil) {
         self.status = status
         self.message = message
         self.retryAfter = retryAfter
+        self.refusal = refusal
     }
 
     static let left = Failure(status: clientLeft, message: "the client left")
-    static let ending = Failure(status: 503, message: "the gateway is shutting down")
+    static let ending = Failure(status: 503, message: "the gateway is shutting down", .stopping)
 
     /// No backend has the model, in Ollama's words. Source: `server/routes.go`, where embeddings have their own.
     init(unknownModel name: String, at endpoint: Endpoint) {
         self.init(
             status: 404,
             message: endpoint.isEmbedding
-                ? "model \"\(name)\" not found, try pulling it first" : "model '\(name)' not found")
+                ? "model \"\(name)\" not found, try pulling it first" : "model '\(name)' not found", .unknownModel)
         isOllamas = true
     }
 
     /// The same, where it is the model itself that was asked for.
     init(noModel name: ModelName) {
-        self.init(status: 404, message: "model '\(name)' not found")
+        self.init(status: 404, message: "model '\(name)' not found", .unknownModel)
         isOllamas = true
+    }
+
+    /// What the server turns away.
+    init(_ problem: RequestProblem) {
+        let refusal: Refusal? =
+            switch problem {
+            case .malformed, .unsupportedTransferCoding: .malformed
+            case .bodyTooLarge: .tooLarge
+            case .tooSlow: .tooSlow
+            case .unanswered: nil
+            }
+        self.init(status: problem.status, message: problem.message, refusal)
     }
 
     /// - Parameter backend: its name.
@@ -139,11 +154,18 @@ public enum JSONText {
             case "\r": result += "\\r"
             case "\t": result += "\\t"
             case "\u{0}"..."\u{1f}", "\u{7f}"..."\u{9f}", "\u{2028}", "\u{2029}":
-                let digits = String(scalar.value, radix: 16)
-                result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+                result += escaped(UInt16(scalar.value))
+            // What would turn the line around, or hide in it.
+            case _ where scalar.value > 0x7f && scalar != "\u{200d}" && scalar.properties.generalCategory == .format:
+                for unit in String(scalar).utf16 { result += escaped(unit) }
             default: result.unicodeScalars.append(scalar)
             }
         }
         return result + "\""
+    }
+
+    private static func escaped(_ unit: UInt16) -> String {
+        let digits = String(unit, radix: 16)
+        return "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
     }
 }

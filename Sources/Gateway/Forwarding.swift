@@ -17,12 +17,16 @@ enum Forwarding {
     private static let notForTheClient = hopByHop + ["content-length"]
 
     /// A client's request as a box gets it.
+    /// - Parameter trace: of the call.
     @Loop
-    static func request(_ request: Request, id: String, to backend: Backend, mayBeRepeated: Bool) -> ClientRequest {
+    static func request(
+        _ request: Request, id: String, to backend: Backend, mayBeRepeated: Bool, _ trace: TraceContext?
+    ) -> ClientRequest {
         var forwarded = ClientRequest(
             method: request.method, origin: backend.origin, target: request.target,
             headers: Forwarding.request(request.headers, peer: request.peer, id: id), body: request.body)
         forwarded.mayBeRepeated = mayBeRepeated
+        trace?.name(in: &forwarded.headers)
         return forwarded
     }
 

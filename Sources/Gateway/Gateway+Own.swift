@@ -21,12 +21,17 @@ extension Gateway {
                 let now = Timestamp.utc(clock(), fraction: .microseconds, zone: "+00:00")
                 return json(200, #"{"status":"healthy","timestamp":"\#(now)"}"#)
             }
-        case "/metrics":
+        case "/metrics", "/gateway/events":
+            guard settings.metrics else { return refuse(404, "nothing is counted (--no-metrics)") }
+            // What has to wait is answered by `handle`.
+            return ["GET", "HEAD"].contains(request.method) ? nil : only(["GET", "HEAD"], request) { json(200, "") }
+        case "/gateway":
             return only(["GET", "HEAD"], request) {
-                let entries = worker.enter { $0.entries }
-                let text = metrics.text(cacheEntries: entries) { fleet.queue.balancer.backends[$0].isServing }
-                return Response(status: 200, contentType: Metrics.contentType, text)
+                Response(status: 308, headers: ["Location": "/gateway/"])
             }
+        case "/gateway/":
+            guard settings.metrics else { return refuse(404, "there is no page without metrics (--no-metrics)") }
+            return only(["GET", "HEAD"], request) { LivePage.response }
         case "/ready":
             return only(["GET", "HEAD"], request) {
                 fleet.isReady ? json(200, #"{"ready":true}"#) : json(503, #"{"ready":false}"#)
@@ -53,7 +58,7 @@ extension Gateway {
         Response(status: status, contentType: "application/json", text)
     }
 
-    private func refuse(_ status: Int, _ message: String, _ fields: Headers = [:]) -> Response {
+    func refuse(_ status: Int, _ message: String, _ fields: Headers = [:]) -> Response {
         var headers: Headers = ["Content-Type": "application/json"]
         headers.append(fields)
         return Response(
@@ -109,6 +114,60 @@ extension Gateway {
             return Response(status: 200, contentType: "text/plain; charset=utf-8", fleet.statusTable(state))
         }
         return json(200, fleet.status(state))
+    }
+}
+
+// MARK: Metrics, and what the page shows
+
+extension Gateway {
+    /// What Prometheus scrapes.
+    func exposition(_ request: Request) async -> Response {
+        let format = Exposition.Format(accept: request.header("accept"))
+        let body = exposition(format, await surroundings?.processFacts())
+        return Response(status: 200, headers: ["Content-Type": format.contentType], body: body)
+    }
+
+    func exposition(_ format: Exposition.Format, _ process: ProcessFacts? = nil) -> Bytes {
+        var gauges = Gauges(version: surroundings?.version ?? "")
+        gauges.process = process
+        gauges.connections = surroundings?.connections ?? (0, 0)
+        gauges.turns = Loop.events.turns
+        gauges.queue = (fleet.queue.waiting, fleet.queue.limit)
+        gauges.backends = fleet.gauges()
+        gauges.cache = cacheGauges
+        gauges.spans = (tracer.exporter?.exported ?? 0, tracer.exporter?.dropped ?? 0)
+        return metrics.exposition(gauges, format)
+    }
+
+    private var cacheGauges: Gauges.CacheGauges {
+        worker.enter { worker in
+            Gauges.CacheGauges(
+                entries: worker.cache.count, bytes: worker.cache.bytes, maxBytes: settings.cache.maxBytes,
+                removals: worker.cache.removals)
+        }
+    }
+
+    /// The page's stream of events, for as long as its client stays.
+    func serveEvents(_ request: Request, _ reply: consuming Reply, id: String, at start: Int64) async {
+        guard request.method == "GET" else {
+            let response = Response(status: 200, headers: Live.headers)
+            finish(response, request, id: id, at: start)
+            return reply.send(response)
+        }
+        guard live.hasRoom else {
+            let response = refuse(503, "as many watch as may (\(Live.watchersAtMost))", ["Retry-After": "10"])
+            finish(response, request, id: id, at: start)
+            return reply.send(response)
+        }
+        await live.serve(reply) { self.liveState }
+        finish(Response(status: 200), request, id: id, at: start)
+    }
+
+    private var liveState: Live.State {
+        let cache = cacheGauges
+        return Live.State(
+            version: surroundings?.version ?? "", connections: surroundings?.connections.open ?? 0,
+            cache: (cache.entries, cache.bytes, cache.maxBytes))
     }
 }
 

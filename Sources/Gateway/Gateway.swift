@@ -24,7 +24,10 @@ public final class Gateway: RequestHandler {
     let worker: Worker
     let fleet: Fleet
     private let admission: Admission
-    let metrics = Metrics()
+    let metrics: Metrics
+    let live: Live
+    let tracer: Tracer
+    let surroundings: (any Surroundings)?
     private let management: Management
     private var ids: RequestIDs
 
@@ -34,7 +37,8 @@ public final class Gateway: RequestHandler {
     public init(
         backends: [Backend], transport: any Transport, settings: Settings = Settings(), hash: @escaping Hash,
         clock: @escaping WallClock, monotonic: @escaping @Loop () -> UInt64 = { Loop.events.now },
-        log: (any AccessLog)? = nil, alarm: (any Alarm)? = nil, notices: (any Notices)? = nil
+        log: (any AccessLog)? = nil, alarm: (any Alarm)? = nil, notices: (any Notices)? = nil,
+        surroundings: (any Surroundings)? = nil
     ) {
         self.transport = transport
         self.settings = settings
@@ -42,17 +46,27 @@ public final class Gateway: RequestHandler {
         self.clock = clock
         self.monotonic = monotonic
         self.log = log
+        self.surroundings = surroundings
         ids = RequestIDs()
+        let metrics = Metrics(isOn: settings.metrics)
+        self.metrics = metrics
         let window = settings.rateWindow.clampedNanoseconds
         admission = Admission(
             settings.rateLimit > 0 ? [RateLimitCheck(RateLimit(limit: settings.rateLimit, window: window))] : [])
         fleet = Fleet(
             backends, settings: settings, transport: transport, metrics: metrics, now: monotonic, clock: clock,
             alarm: alarm, notices: notices)
+        tracer = Tracer(
+            settings.otlpEndpoint.map {
+                SpanExporter(
+                    endpoint: $0, transport: transport, clock: clock, notices: notices,
+                    version: surroundings?.version ?? "")
+            })
         let worker = Worker(
-            settings: settings, fleet: fleet, transport: transport, metrics: metrics, now: monotonic)
+            settings: settings, fleet: fleet, transport: transport, metrics: metrics, tracer: tracer, now: monotonic)
         self.worker = worker
         management = Management(settings.fleet.manage)
+        live = Live(metrics: metrics, fleet: fleet, clock: clock)
         // Weak: the worker has the fleet.
         fleet.onDeath = { [weak worker] backend in worker?.enter { $0.leave(backend) } }
         // Their answers are another model's.
@@ -62,10 +76,19 @@ public final class Gateway: RequestHandler {
     }
 
     /// Begins to look after the backends.
-    public func start() { fleet.start() }
+    public func start() {
+        fleet.start()
+        if settings.metrics { live.start() }
+    }
 
-    /// Looks after them no more.
-    public func stop() { fleet.stop() }
+    /// No more requests come: what would never end by itself ends.
+    public func drain() { live.stop() }
+
+    /// Looks after the backends no more, and sends off what it has not sent yet.
+    public func stop() async {
+        fleet.stop()
+        await tracer.exporter?.stop()
+    }
 
     // MARK: RequestHandler
 
@@ -79,8 +102,9 @@ public final class Gateway: RequestHandler {
         if request.method == "POST", let endpoint = Endpoint(rawValue: request.path) {
             return answer(request, at: endpoint)
         }
+        let start = clock()
         guard let response = ownAnswer(request) else { return nil }
-        record(response, request, at: clock())
+        finish(response, request, at: start)
         return response
     }
 
@@ -92,18 +116,25 @@ public final class Gateway: RequestHandler {
         }
         let id = ids.id(for: request)
         let start = clock()
-        await fleet.isStarted()
-        if request.method == "GET" || request.method == "HEAD", let response = await fleet.answer(request.path, id: id)
-        {
-            record(response, request, id: id, at: start)
+        let isReading = request.method == "GET" || request.method == "HEAD"
+        if isReading, request.path == "/metrics" {
+            let response = await exposition(request)
+            finish(response, request, id: id, at: start)
             return reply.send(response)
         }
-        if let change = management.change(of: request) {
-            return record(await management.handle(change, request, reply, id: id, at: start, self))
+        if isReading, request.path == "/gateway/events" { return await serveEvents(request, reply, id: id, at: start) }
+        await fleet.isStarted()
+        if isReading, let response = await fleet.answer(request.path, id: id) {
+            finish(response, request, id: id, at: start)
+            return reply.send(response)
         }
-        let relay = Relay(request, id: id, at: start, to: await aim(of: request), gateway: self)
+        let trace = tracer.trace(of: request)
+        if let change = management.change(of: request) {
+            return finish(await management.handle(change, request, reply, id: id, at: start, trace, self))
+        }
+        let relay = Relay(request, id: id, at: start, to: await aim(of: request), trace, gateway: self)
         await relay.run(reply)
-        record(relay.record)
+        finish(relay.record)
     }
 
     public func refusal(of request: Request?, for problem: RequestProblem) -> Response {
@@ -112,13 +143,12 @@ public final class Gateway: RequestHandler {
         if problem != .unanswered, request?.method == "POST", Endpoint(rawValue: request?.path ?? "") != nil {
             metrics.requests += 1
         }
-        let failure = Failure(status: problem.status, message: problem.message)
+        let failure = Failure(problem)
         let response = failure.response(to: request?.path ?? "/", id: id)
         var record = AccessRecord(of: request, id: id, at: clock())
-        record.status = problem.status
-        record.error = problem.message
-        record.bytes = response.body.count
-        self.record(record)
+        record.note(failure)
+        record.note(response)
+        finish(record)
         return response
     }
 
@@ -132,22 +162,20 @@ public final class Gateway: RequestHandler {
         let ownID = request.header("x-request-id")
         let raw = refusal == nil ? rawKey(of: request, at: endpoint) : nil
         if let raw, let hit = hitAtOnce(raw, ownID, admitted) {
-            metrics.hits += 1
-            metrics.observe(latency: clock() - start)
-            record(hit, request, cache: .hit(ttl: 0), at: start)
+            finishHit(hit, request, at: endpoint, start)
             return hit
         }
         let call = Call(
             request, at: endpoint, id: ids.id(for: request), directives: CacheControl(request.headers),
-            admitted: admitted, clock: clock)
+            admitted: admitted, trace: tracer.trace(of: request), clock: clock)
         guard let refusal else {
             call.raw = raw
             request.context = call
             return nil
         }
         let response = refusal.response(to: request.path, id: call.id, adding: admitted)
-        call.note(response)
-        call.record.error = refusal.message
+        call.record.note(response)
+        call.record.note(refusal)
         end(call)
         return response
     }
@@ -186,8 +214,10 @@ public final class Gateway: RequestHandler {
             switch found {
             case .hit(let response, let use):
                 call.use = use
+                call.record.note(AnswerNote(raw: response.note))
                 return call.send(response, reply)
             case .join(let flight) where !call.directives.onlyIfCached:
+                if call.use != .coalesced { metrics.joins += 1 }
                 call.use = .coalesced
                 guard let reply = await flight.serve(call, reply, isEnding: { isEnding }) else { return }
                 // Its answer cannot be turned into what this client wants. The next that it joins may be asked for in
@@ -202,9 +232,9 @@ public final class Gateway: RequestHandler {
         }
         guard !call.directives.onlyIfCached else {
             let failure = Failure(
-                status: 504, message: "the answer is not in the cache, and only-if-cached was asked for")
+                status: 504, message: "the answer is not in the cache, and only-if-cached was asked for", .notCached)
             call.use = .unsatisfied
-            call.record.error = failure.message
+            call.record.note(failure)
             return call.send(call.response(to: failure), reply)
         }
         await fly(call, reply)
@@ -226,7 +256,8 @@ public final class Gateway: RequestHandler {
         metrics.misses += 1
         call.use = call.use ?? .bypass("load")
         call.record.backend = fleet.names(of: loaded)
-        guard let answers = try? await FanOut.send(call.request, id: call.id, to: loaded, self) else {
+        guard let answers = try? await FanOut.send(call.request, id: call.id, to: loaded, call.record.trace, self)
+        else {
             call.record.cut(reply, call.request, isEnding: isEnding, at: clock())
             return nil
         }
@@ -272,24 +303,54 @@ public final class Gateway: RequestHandler {
     private func end(_ call: Call) {
         call.ended()
         if call.use?.isHit == true, call.record.status < 400 { metrics.hits += 1 }
-        if call.record.status != 429 { metrics.observe(latency: call.record.duration) }
-        record(call.record)
+        if let question = call.question, !question.modelName.description.isEmpty {
+            call.record.model = question.modelName.description
+            call.record.modelLabel = fleet.label(of: question.modelName.description)
+        }
+        finish(call.record)
     }
 
-    private func record(_ record: AccessRecord) {
-        if let log, log.wants.includes(failure: record.isFailure) { log.record(record) }
+    // MARK: What is over
+
+    /// Counts a request, shows it, and logs it: the one place through which all go but hits that wait for nothing.
+    private func finish(_ record: AccessRecord) {
+        metrics.count(record)
+        live.note(record)
+        tracer.note(record)
+        if let log, log.wants.includes(record) { log.record(record) }
     }
 
-    /// For what was answered at once, which is no failure: nothing is made of it that nobody wants.
-    private func record(
-        _ response: Response, _ request: Request, id: String? = nil, cache: CacheUse? = nil, at start: Int64
-    ) {
-        guard let log, log.wants.includes(failure: response.status >= 500) else { return }
+    /// Of what was answered in one piece and is about no model.
+    func finish(_ response: Response, _ request: Request, id: String? = nil, at start: Int64) {
+        let route = Route(path: request.path)
+        // Nothing is made that nobody wants.
+        let isReading = request.method == "GET" || request.method == "HEAD"
+        if route.isOwn, isReading, log?.wants != .all { return metrics.count(route, response.status) }
         var record = AccessRecord(of: request, id: id ?? ids.id(for: request), at: start)
-        record.status = response.status
-        record.bytes = request.method == "HEAD" ? 0 : response.body.count
+        record.note(response)
         record.duration = clock() - start
-        record.cache = cache?.word
-        log.record(record)
+        if record.isFailure { record.error = FanOut.words(of: response.body, response.status) }
+        finish(record)
+    }
+
+    /// A hit that waited for nothing: a record of it is made only if somebody wants it.
+    private func finishHit(_ hit: Response, _ request: Request, at endpoint: Endpoint, _ start: Int64) {
+        let duration = clock() - start
+        let note = AnswerNote(raw: hit.note)
+        metrics.countHit(at: endpoint, note, microseconds: duration)
+        let isLogged = log.map { $0.wants == .all || $0.wants == .requests } ?? false
+        let isTraced = tracer.exporter != nil
+        guard isLogged || isTraced || live.takesMore else { return live.noteMore() }
+        var record = AccessRecord(
+            of: request, id: ids.id(for: request), at: start,
+            isTraced || request.header("traceparent") != nil ? tracer.trace(of: request) : nil)
+        record.note(hit)
+        record.note(note)
+        record.use = .hit(ttl: 0)
+        record.duration = duration
+        record.model = note.model == ModelLabels.other ? nil : metrics.modelLabels.names[note.model]
+        live.note(record)
+        tracer.note(record)
+        if isLogged { log?.record(record) }
     }
 }

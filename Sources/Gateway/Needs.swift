@@ -30,3 +30,27 @@ public protocol Notices: AnyObject {
 }
 
 public enum NoticeLevel: Sendable { case notice, warning }
+
+/// What the system knows of the process, in Prometheus' terms.
+public struct ProcessFacts: Sendable {
+    /// Of user and system together.
+    public var cpuMicroseconds = 0
+    public var residentBytes = 0
+    public var virtualBytes = 0
+    public var openDescriptors = 0
+    public var maxDescriptors = 0
+    /// Since 1970.
+    public var startMicroseconds = 0
+
+    public init() {}
+}
+
+/// What the gateway shows of the program around it.
+@Loop
+public protocol Surroundings: AnyObject, Sendable {
+    var version: String { get }
+    /// Of clients.
+    var connections: (open: Int, most: Int) { get }
+    /// Read off the loop: it may take a while.
+    func processFacts() async -> ProcessFacts?
+}

@@ -23,22 +23,27 @@ final class Relay {
     private let gateway: Gateway
     private var fleet: Fleet { gateway.fleet }
     private var tried: [Int] = []
+    /// The last of them, for its trace.
+    private var call: BackendCall?
     private var backend: Backend { fleet.backends[tried.last ?? 0] }
 
     /// - Parameter start: when the request came.
-    init(_ request: Request, id: String, at start: Int64, to aim: Aim, gateway: Gateway) {
+    init(
+        _ request: Request, id: String, at start: Int64, to aim: Aim, _ trace: RequestTrace?, gateway: Gateway
+    ) {
         self.request = request
         self.id = id
         self.aim = aim
         self.gateway = gateway
-        record = AccessRecord(of: request, id: id, at: start)
+        record = AccessRecord(of: request, id: id, at: start, trace)
+        if case .model(let name) = aim { record.model = name }
     }
 
     func run(_ reply: consuming Reply) async {
         switch await answer() {
         case .success(let answer):
             record.firstByte = gateway.clock() - record.start
-            await pass(answer, to: reply)
+            endCall(await pass(answer, to: reply))
         case .failure(let failure): refuse(failure, to: reply)
         }
         record.duration = gateway.clock() - record.start
@@ -49,17 +54,26 @@ final class Relay {
         var last = Result<ClientResponse, Failure>.failure(fleet.unavailable(model))
         while let lease = next() {
             if case .success(let answer) = last { answer.body.cancel() }
+            gateway.metrics.countPick(of: lease.backend, isRetry: !tried.isEmpty)
             tried.append(lease.backend)
             record.backend = backend.name
             record.tries = tried.count
+            let context = beginCall()
             do {
                 let answer = try await send(
-                    Forwarding.request(request, id: id, to: backend, mayBeRepeated: !isPinned), to: lease.backend)
+                    Forwarding.request(request, id: id, to: backend, mayBeRepeated: !isPinned, context),
+                    to: lease.backend)
                 last = .success(answer)
+                if var begun = call {
+                    begun.status = answer.status
+                    begun.firstByte = gateway.clock() - begun.start
+                    call = begun
+                }
                 // The box itself may be well: it may be speaking for ollama.com, or for a registry.
                 guard Fault.passedOver.contains(answer.status), isQuestion else { return last }
             } catch {
                 last = .failure(failure(for: error))
+                endCall(error)
                 guard let error = error as? TransportError, let fault = Fault(error) else { return last }
                 // What is done for the client alone may take long.
                 if !isPinned || error.kind != .firstByteTimeout { fleet.failed(lease, fault) }
@@ -67,6 +81,19 @@ final class Relay {
             }
         }
         return last
+    }
+
+    private func beginCall() -> TraceContext? {
+        endCall(nil)
+        let (context, begun) = gateway.tracer.begin(
+            request, at: backend, number: tried.count, of: record.trace, at: gateway.clock())
+        call = begun
+        return context
+    }
+
+    private func endCall(_ problem: (any Error)?) {
+        guard let call = call.take() else { return }
+        gateway.tracer.note(call, of: record.trace, at: gateway.clock(), usage: AnswerUsage(), problem)
     }
 
     private func next() -> Balancer.Lease? {
@@ -95,22 +122,26 @@ final class Relay {
 
     // MARK: An answer
 
-    private func pass(_ answer: ClientResponse, to reply: consuming Reply) async {
+    /// - Returns: why it was not passed on to its end, if it was not.
+    private func pass(_ answer: ClientResponse, to reply: consuming Reply) async -> (any Error)? {
         record.status = answer.status
+        if answer.status >= 500 { record.error = "backend \(backend.name): it answers \(answer.status)" }
         let headers = Forwarding.response(answer.headers, id: id)
         if request.method == "HEAD" || answer.status == 204 || answer.status == 304 {
             answer.body.cancel()
-            return reply.send(Response(status: answer.status, headers: headers, declaredLength: answer.length))
+            reply.send(Response(status: answer.status, headers: headers, declaredLength: answer.length))
+            return nil
         }
         // What has come whole with its header leaves whole with it.
         if answer.length != nil, let body = answer.body.takeComplete() {
             record.bytes = body.count
-            return reply.send(Response(status: answer.status, headers: headers, body: body))
+            reply.send(Response(status: answer.status, headers: headers, body: body))
+            return nil
         }
-        await stream(answer, to: reply.stream(status: answer.status, headers: headers, length: answer.length))
+        return await stream(answer, to: reply.stream(status: answer.status, headers: headers, length: answer.length))
     }
 
-    private func stream(_ answer: ClientResponse, to writer: any ResponseWriter) async {
+    private func stream(_ answer: ClientResponse, to writer: any ResponseWriter) async -> (any Error)? {
         var tail = StreamTail(contentType: answer.headers["content-type"], path: request.path)
         let body = answer.body
         writer.onDrain = { body.resume() }
@@ -121,14 +152,17 @@ final class Relay {
                 return writer.write(chunk)
             }
             writer.finish()
+            return nil
         } catch {
             let failure = failure(for: error)
+            fleet.brokeOff(tried.last, error)
             note(failure)
             if failure.status != Failure.clientLeft, answer.length == nil, let last = tail.error(failure, id: id) {
                 _ = writer.write(Bytes(last))
             }
             // Never a proper end: who reads the body must not take it for whole.
             writer.abort()
+            return error
         }
     }
 
@@ -149,7 +183,7 @@ final class Relay {
     }
 
     private func note(_ failure: Failure) {
-        record.error = failure.message
+        record.note(failure)
         if failure.status == Failure.clientLeft { record.status = failure.status }
     }
 }

@@ -9,6 +9,10 @@ extension Gateway {
         /// Inference requests that a client address may send within a window; 0 for any number.
         public var rateLimit = 10
         public var rateWindow = Duration.seconds(60)
+        /// Whether anything is counted and shown: `/metrics`, and the page.
+        public var metrics = true
+        /// Where spans go: the address of an OpenTelemetry collector, as in `OTEL_EXPORTER_OTLP_ENDPOINT`.
+        public var otlpEndpoint: String?
 
         public nonisolated init() {}
 

@@ -9,14 +9,19 @@ public final class Response: Sendable {
     public let body: Bytes
     /// The `Content-Length` to declare when there is no body to count, as in an answer to HEAD.
     public let declaredLength: Int?
+    /// What its maker likes to remember of it; 0 if nothing.
+    public let note: UInt64
 
     @Loop package var rendering: AnyObject?
 
-    public init(status: Int, headers: Headers = [:], body: Bytes = .empty, declaredLength: Int? = nil) {
+    public init(
+        status: Int, headers: Headers = [:], body: Bytes = .empty, declaredLength: Int? = nil, note: UInt64 = 0
+    ) {
         self.status = status
         self.headers = headers
         self.body = body
         self.declaredLength = declaredLength
+        self.note = note
     }
 
     public convenience init(status: Int, contentType: String, _ text: String) {
@@ -78,6 +83,8 @@ public protocol ResponseWriter: AnyObject {
     func finish()
     /// Ends the connection so that the client sees the body was cut short; what was written before is delivered.
     func abort()
+    /// The same at once: what the client has not taken yet is lost.
+    func cut()
     /// Called each time the connection has room again after a `.pause`.
     var onDrain: (@Loop () -> Void)? { get set }
 }
@@ -88,6 +95,8 @@ public struct ClientLeft: Error {
 }
 
 extension ResponseWriter {
+    public func cut() { abort() }
+
     /// Writes all of `bytes` as one chunk.
     public func write(_ bytes: Bytes) -> Flow {
         withExtendedLifetime(bytes) { write(bytes.buffer) }

@@ -74,6 +74,10 @@ public final class HTTPServer {
         precondition(isClosed, "a server was let go without close()")
     }
 
+    /// Connections that are open, and how many may be.
+    public var openConnections: Int { connections.count }
+    public var maxConnections: Int { limits.maxConnections }
+
     // MARK: Listening
 
     /// Accepts connections on one more address.

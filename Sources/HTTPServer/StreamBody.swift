@@ -60,6 +60,8 @@ final class StreamBody: ResponseWriter {
 
     func abort() { end(.aborted) }
 
+    func cut() { if !isOver { connection.kill() } }
+
     private func end(_ ending: Ending) {
         guard !isOver, self.ending == nil else { return }
         self.ending = ending

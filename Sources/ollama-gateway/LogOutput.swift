@@ -11,17 +11,42 @@ enum LogFormat: String, CaseIterable, Sendable {
 /// Where log lines go: standard error, whole lines only.
 ///
 /// Lines that the loop writes are gathered and leave at the end of its turn, in one system call for all of them.
-/// Other threads write at once.
+/// Other threads write at once. Where they go to systemd's journal, each begins with its level.
+///
+/// Source: sd-daemon(3) for the levels, systemd.exec(5) for `JOURNAL_STREAM`.
 final class LogOutput: Sendable {
     let format: LogFormat
+    private let isJournal: Bool
     private let gathered = Mutex<[UInt8]>([])
 
-    init(format: LogFormat) { self.format = format }
+    init(format: LogFormat) {
+        self.format = format
+        isJournal = LogOutput.errorsGoTo(journal: getenv("JOURNAL_STREAM").map { String(cString: $0) })
+    }
+
+    /// - Parameter journal: device and inode of the journal's stream.
+    private static func errorsGoTo(journal: String?) -> Bool {
+        var file = stat()
+        guard let journal, fstat(STDERR_FILENO, &file) == 0 else { return false }
+        return journal == "\(file.st_dev):\(file.st_ino)"
+    }
+
+    private static func prefix(_ level: Logger.Level) -> String {
+        switch level {
+        case .critical: "<2>"
+        case .error: "<3>"
+        case .warning: "<4>"
+        case .notice: "<5>"
+        case .info: "<6>"
+        case .debug, .trace: "<7>"
+        }
+    }
 
     /// Takes one line without its end.
-    func write(_ line: String) {
+    func write(_ line: String, _ level: Logger.Level) {
         let first = gathered.withLock { bytes in
             let isFirst = bytes.isEmpty
+            if isJournal { bytes.append(contentsOf: LogOutput.prefix(level).utf8) }
             bytes.append(contentsOf: line.utf8)
             bytes.append(0x0a)
             return isFirst
@@ -100,74 +125,13 @@ struct LineLogHandler: LogHandler {
         switch output.format {
         case .text:
             let extra = all.map { " \($0.key)=\($0.value)" }.joined()
-            output.write("\(time) \(event.level) \(LogOutput.printable("\(event.message)\(extra)"))")
+            output.write("\(time) \(event.level) \(LogOutput.printable("\(event.message)\(extra)"))", event.level)
         case .json:
             let extra = all.map { ",\(JSONText.quoted($0.key)):\(JSONText.quoted("\($0.value)"))" }.joined()
             output.write(
-                #"{"time":"\#(time)","level":"\#(event.level)","message":\#(JSONText.quoted("\(event.message)"))\#(extra)}"#
-            )
+                #"{"time":"\#(time)","level":"\#(event.level)","message":\#(JSONText.quoted("\(event.message)"))\#(extra)}"#,
+                event.level)
         }
-    }
-}
-
-/// One line for each request that is over.
-@Loop
-final class AccessLogLines: AccessLog {
-    let wants: AccessLogWish
-    private let output: LogOutput
-
-    init(output: LogOutput, level: Logger.Level) {
-        self.output = output
-        wants = level <= .info ? .all : level <= .warning ? .failures : .none
-    }
-
-    func record(_ record: AccessRecord) {
-        output.write(output.format == .text ? text(record) : json(record))
-    }
-
-    private func level(of record: AccessRecord) -> Logger.Level { record.isFailure ? .warning : .info }
-
-    private func text(_ record: AccessRecord) -> String {
-        let time = LogOutput.timestamp(record.start + record.duration)
-        var line =
-            "\(time) \(level(of: record)) \(record.peer) \(plain(record.method)) \(plain(record.target)) \(record.status) \(record.bytes)B"
-        line += " \(milliseconds(record.duration))ms"
-        if let first = record.firstByte { line += " first=\(milliseconds(first))ms" }
-        if let backend = record.backend { line += " backend=\(backend)" }
-        if record.tries > 1 { line += " tries=\(record.tries)" }
-        if let cache = record.cache { line += " cache=\(cache)" }
-        line += " id=\(record.id)"
-        if let error = record.error { line += " error=\(JSONText.quoted(error))" }
-        return line
-    }
-
-    /// Without anything that could end the line or speak to a terminal.
-    private func plain(_ text: String) -> String {
-        guard text.unicodeScalars.contains(where: { !(0x21...0x7e).contains($0.value) }) else { return text }
-        return text.unicodeScalars.map { scalar in
-            (0x21...0x7e).contains(scalar.value) ? String(scalar) : "\\u{\(String(scalar.value, radix: 16))}"
-        }.joined()
-    }
-
-    private func json(_ record: AccessRecord) -> String {
-        let time = LogOutput.timestamp(record.start + record.duration)
-        var line =
-            #"{"time":"\#(time)","level":"\#(level(of: record))","message":"request","id":\#(JSONText.quoted(record.id))"#
-        line += #","client":"\#(record.peer)","method":\#(JSONText.quoted(record.method))"#
-        line += #","target":\#(JSONText.quoted(record.target)),"status":\#(record.status),"bytes":\#(record.bytes)"#
-        line += #","duration_ms":\#(milliseconds(record.duration))"#
-        if let first = record.firstByte { line += #","first_byte_ms":\#(milliseconds(first))"# }
-        if let backend = record.backend { line += #","backend":\#(JSONText.quoted(backend))"# }
-        if record.tries > 1 { line += #","tries":\#(record.tries)"# }
-        if let cache = record.cache { line += #","cache":"\#(cache)""# }
-        if let error = record.error { line += #","error":\#(JSONText.quoted(error))"# }
-        return line + "}"
-    }
-
-    /// With three digits behind the point.
-    private func milliseconds(_ microseconds: Int64) -> String {
-        let digits = String(microseconds % 1000)
-        return "\(microseconds / 1000).\(String(repeating: "0", count: 3 - digits.count))\(digits)"
     }
 }
 

@@ -29,6 +29,7 @@ struct Options: ParsableCommand {
     @OptionGroup(title: "Backends") var boxes: Boxes
     @OptionGroup(title: "Cache") var cache: CacheOptions
     @OptionGroup(title: "Limits for clients") var clients: Clients
+    @OptionGroup(title: "Monitoring") var monitoring: Monitoring
     @OptionGroup(title: "Logs") var logs: Logs
 
     /// What holds when an option is not given.
@@ -236,6 +237,20 @@ struct Options: ParsableCommand {
         var logFormat = Default.logFormat
     }
 
+    struct Monitoring: ParsableArguments {
+        @Flag(
+            inversion: .prefixedNo,
+            help: "Count what happens, for GET /metrics (Prometheus) and the page on /gateway/.")
+        var metrics = true
+
+        @Option(
+            help: help(
+                "OpenTelemetry collector that gets a span for each request and each call to a backend, as JSON over HTTP: http://host:4318; /v1/traces is put behind it.",
+                "none", valueName: "url"),
+            transform: Parse.collector)
+        var otlpEndpoint: String?
+    }
+
     struct CacheOptions: ParsableArguments {
         @Option(
             name: .shortAndLong,
@@ -323,6 +338,8 @@ extension Options {
     var gateway: Gateway.Settings {
         var settings = Gateway.Settings()
         settings.maxBody = clients.maxBody.bytes
+        settings.metrics = monitoring.metrics
+        settings.otlpEndpoint = monitoring.otlpEndpoint
         settings.rateLimit = clients.rateLimit
         settings.rateWindow = clients.rateWindow.duration
         settings.cache.ttl = cache.cacheTtl.duration

@@ -53,6 +53,16 @@ enum Parse {
         return host
     }
 
+    @Sendable static func collector(_ text: String) throws -> String {
+        guard text.hasPrefix("http://") || text.hasPrefix("https://"), !text.contains(";") else {
+            throw ValidationError("allowed is http://host:port or https://host/prefix, as in http://localhost:4318.")
+        }
+        guard !text.hasSuffix("/v1/traces"), !text.hasSuffix("/v1/traces/") else {
+            throw ValidationError("/v1/traces is put behind it: leave that out.")
+        }
+        do { return try Backend(text).origin } catch { throw ValidationError("\(error).") }
+    }
+
     @Sendable static func backends(_ text: String) throws -> BackendList {
         do { return try BackendList(text) } catch { throw ValidationError("\(error).") }
     }

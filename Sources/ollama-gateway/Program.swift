@@ -40,12 +40,13 @@ enum Program {
         _ options: Options, _ descriptors: Int, _ log: Logger, _ output: LogOutput
     ) async throws {
         let client = try HTTPClient(options: options.client)
+        let surroundings = ProcessSurroundings()
         let gateway = Gateway(
             backends: options.boxes.backends.list, transport: client, settings: options.gateway,
             hash: { bytes in SHA256.hash(bytes).withUnsafeBytes { Key(bytes: $0) } },
             clock: { LogOutput.now() },
             log: AccessLogLines(output: output, level: options.logs.logLevel), alarm: HealthTimer(),
-            notices: NoticeLines(log: log))
+            notices: NoticeLines(log: log), surroundings: surroundings)
         var limits = options.server
         // Clients must not use up what calls to the boxes need.
         let connectionsAtMost = max(1, descriptors - max(64, descriptors / 8))
@@ -54,7 +55,11 @@ enum Program {
             limits.maxConnections = connectionsAtMost
         }
         let server = try HTTPServer(handler: gateway, limits: limits)
-        defer { server.close() }
+        surroundings.server = server
+        defer {
+            surroundings.server = nil
+            server.close()
+        }
         for address in options.addresses {
             let bound = try server.listen(on: address)
             log.notice("listening on \(bound)")
@@ -63,6 +68,7 @@ enum Program {
         gateway.start()
 
         let signal = try await nextSignal()
+        gateway.drain()
         let name = signal == SIGINT ? "SIGINT" : "SIGTERM"
         let patience = options.listening.drainTimeout
         let running = server.runningAnswers
@@ -71,7 +77,7 @@ enum Program {
                 ? "\(name): stopping"
                 : "\(name): waiting up to \(patience) for \(running) running answers; a second signal ends at once")
         let cut = await server.drain(within: patience.duration) { gateway.isEnding = true }
-        gateway.stop()
+        await gateway.stop()
         client.close()
         if cut > 0 { log.warning("cut off after \(patience) (--drain-timeout): \(cut) connections") }
         log.notice("stopped")

@@ -47,6 +47,6 @@ final class RateLimitCheck: AdmissionCheck {
         headers.append("X-RateLimit-Reset", reset)
         guard !verdict.admitted else { return nil }
         return Failure(
-            status: 429, message: "Rate limit exceeded. Try again later.", retryAfter: verdict.resetAfter)
+            status: 429, message: "Rate limit exceeded. Try again later.", retryAfter: verdict.resetAfter, .rateLimit)
     }
 }

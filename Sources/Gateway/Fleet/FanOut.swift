@@ -48,20 +48,29 @@ enum FanOut {
     }
 
     /// Sends a request to each and collects what they say, in order. Throws `CancellationError`.
-    static func send(_ request: Request, id: String, to backends: [Int], _ gateway: Gateway) async throws -> [Answer] {
+    static func send(
+        _ request: Request, id: String, to backends: [Int], _ trace: RequestTrace?, _ gateway: Gateway
+    ) async throws -> [Answer] {
         var answers: [Answer] = []
         try await forEach(backends) { backend in
             var outcome: Result<Response, Failure>
+            gateway.metrics.countPick(of: backend, isRetry: false)
+            let box = gateway.fleet.backends[backend]
+            var (context, call) = gateway.tracer.begin(request, at: box, number: 1, of: trace, at: gateway.clock())
+            var problem: (any Error)?
             do {
                 let forwarded = Forwarding.request(
-                    request, id: id, to: gateway.fleet.backends[backend], mayBeRepeated: false)
+                    request, id: id, to: box, mayBeRepeated: false, context)
                 let answer = try await gateway.fleet.ask(forwarded, of: backend)
+                call?.status = answer.status
                 let body = try await answer.body.collect(limit: answerAtMost, expecting: answer.length)
                 outcome = .success(
                     Response(status: answer.status, headers: Forwarding.response(answer.headers, id: id), body: body))
             } catch {
+                problem = error
                 outcome = .failure(failure(error, backend, gateway.fleet))
             }
+            if let call { gateway.tracer.note(call, of: trace, at: gateway.clock(), usage: AnswerUsage(), problem) }
             answers.append(Answer(backend: backend, outcome: outcome))
         }
         return answers.sorted { $0.backend < $1.backend }

@@ -106,6 +106,7 @@ final class Fleet {
     /// A call's answer has begun.
     func answered(_ lease: Balancer.Lease, status: Int) {
         let (changed, loaded) = queue.balancer.answered(lease, isGood: status == 200)
+        if loaded { metrics.backends[lease.backend].loads += 1 }
         // What else had to go for it is for the backend to say.
         if loaded { refreshRunning(at: lease.backend) }
         if changed { noteChange(of: lease.backend) } else if lease.pass.isTrial { settle() }
@@ -113,6 +114,7 @@ final class Fleet {
 
     /// A call failed by the backend's fault.
     func failed(_ lease: Balancer.Lease, _ fault: Fault) {
+        metrics.countFailure(of: lease.backend, fault.kind)
         if fault.rest > .zero {
             queue.balancer.rest(lease.backend, until: now() &+ fault.rest.clampedNanoseconds)
             _ = Loop.events.schedule(after: fault.rest) { [weak self] in self?.settle() }
@@ -125,6 +127,14 @@ final class Fleet {
         } else if lease.pass.isTrial {
             settle()
         }
+    }
+
+    /// An answer that had begun came to no good end.
+    func brokeOff(_ backend: Int?, _ error: any Error) {
+        guard let backend, let error = error as? TransportError, error.answerBegan, let kind = Fault.Kind(error) else {
+            return
+        }
+        metrics.countFailure(of: backend, kind)
     }
 
     /// A call is over: somebody else's turn.
@@ -164,6 +174,7 @@ final class Fleet {
 
     /// A probe has told something.
     func probed(_ backend: Int, since epoch: Int, _ failure: String?) {
+        if failure != nil { metrics.countFailure(of: backend, .probe) }
         let changed =
             if let failure {
                 queue.balancer.probeFailed(backend, since: epoch, failure)
@@ -251,11 +262,14 @@ final class Fleet {
         }
         asking[backend]?[ObjectIdentifier(asked)] = nil
         if case .failure(is CancellationError) = asked.outcome, !Task.isCancelled {
-            throw TransportError(
-                kind: .firstByteTimeout, answerBegan: false, isRetrySafe: false, message: "it answers no probe either")
+            throw Fleet.isDead
         }
         return try asked.outcome.get()
     }
+
+    /// Why a call to a backend was given up.
+    nonisolated static let isDead = TransportError(
+        kind: .firstByteTimeout, answerBegan: false, isRetrySafe: false, message: "it answers no probe either")
 
     private final class Asked {
         var outcome = Result<ClientResponse, any Error>.failure(CancellationError())

@@ -58,7 +58,7 @@ extension Fleet {
         return state.running > 0 ? "draining" : "drained"
     }
 
-    private func reason(of backend: Int) -> String? {
+    func reason(of backend: Int) -> String? {
         let state = queue.balancer.backends[backend]
         if state.isDrained { return "by request" }
         if let reason = state.breaker.reason { return reason }
@@ -122,7 +122,8 @@ extension Fleet {
 
     func statusTable(_ cache: FleetStatus.Cache) -> String {
         let time = clock()
-        var rows = [["BACKEND", "STATE", "SINCE", "RUNNING", "MODELS", "LOADED", "LATENCY", "VERSION", "REASON"]]
+        var rows = [["BACKEND", "STATE", "SINCE", "RUNNING", "MODELS", "LOADED", "LATENCY", "VERSION"]]
+        var reasons: [String] = []
         for backend in backends.indices {
             let state = queue.balancer.backends[backend]
             let report = reports[backend]
@@ -131,11 +132,13 @@ extension Fleet {
                 FleetStatus.age(seconds: (time - report.since) / 1_000_000), "\(state.running)/\(state.limit)",
                 "\(state.models)", loaded(at: backend).joined(separator: ","),
                 report.latency.map { "\(Double($0 / 100_000) / 10)ms" } ?? "-", report.version ?? "-",
-                reason(of: backend) ?? "",
             ])
+            if let reason = reason(of: backend) {
+                reasons.append("\(backends[backend].name) is \(self.state(of: backend)): \(reason)\n")
+            }
         }
         let conflicts = queue.balancer.directory.conflicts.map { words(for: $0) + "\n" }
-        return FleetStatus.table(rows) + "\n" + conflicts.joined()
+        return FleetStatus.table(rows) + "\n" + (reasons + conflicts).joined()
             + "requests waiting: \(queue.waiting), at most \(queue.limit); answers in the cache: \(cache.entries), "
             + "\(FleetStatus.mebibytes(cache.bytes)) of \(FleetStatus.mebibytes(cache.maxBytes)) MiB; "
             + "up for \(FleetStatus.age(seconds: (time - startedAt) / 1_000_000)); \(settings.balance.rawValue)\n"

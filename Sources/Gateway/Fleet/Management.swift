@@ -46,16 +46,18 @@ final class Management {
     /// Sees to a request to its end.
     /// - Parameter start: when it came.
     func handle(
-        _ change: Change, _ request: Request, _ reply: consuming Reply, id: String, at start: Int64, _ gateway: Gateway
+        _ change: Change, _ request: Request, _ reply: consuming Reply, id: String, at start: Int64,
+        _ trace: RequestTrace?, _ gateway: Gateway
     ) async -> AccessRecord {
         let fleet = gateway.fleet
-        var record = AccessRecord(of: request, id: id, at: start)
+        var record = AccessRecord(of: request, id: id, at: start, trace)
         let wish = wish(of: request)
+        record.model = wish.model.isEmpty ? nil : wish.model
         let backends = manage == .off ? [] : await backends(for: change, wish.model, of: request.peer, fleet)
         guard let first = backends.first else {
             let failure =
                 manage == .off
-                ? Failure(status: 403, message: "this gateway changes no models (--manage off)")
+                ? Failure(status: 403, message: "this gateway changes no models (--manage off)", .forbidden)
                 : fleet.unavailable(change == .delete || change == .copy ? wish.model : "")
             record.end(failure, failure.response(to: request.path, id: id), reply, at: gateway.clock())
             return record
@@ -67,15 +69,20 @@ final class Management {
         let others = change == .delete || change == .copy ? othersThatHave(wish.model, fleet) : []
         if backends.count > 1 || !others.isEmpty {
             if change == .pull {
-                let pull = PullEverywhere(request, id: id, at: start, backends, streams: wish.streams, gateway)
-                return await pull.run(reply)
+                let pull = PullEverywhere(
+                    request, id: id, at: start, backends, streams: wish.streams, trace, gateway)
+                var pulled = await pull.run(reply)
+                pulled.model = record.model
+                return pulled
             }
             await everywhere(request, reply, &record, id, backends, others, gateway)
             return record
         }
-        let relay = Relay(request, id: id, at: start, to: .backend(first), gateway: gateway)
+        let relay = Relay(request, id: id, at: start, to: .backend(first), trace, gateway: gateway)
         await relay.run(reply)
-        return relay.record
+        var relayed = relay.record
+        relayed.model = record.model
+        return relayed
     }
 
     /// Whoever pulls should know where the model will be missing.
@@ -170,7 +177,7 @@ final class Management {
     ) async {
         let fleet = gateway.fleet
         record.backend = fleet.names(of: backends)
-        guard let answers = try? await FanOut.send(request, id: id, to: backends, gateway) else {
+        guard let answers = try? await FanOut.send(request, id: id, to: backends, record.trace, gateway) else {
             return record.cut(reply, request, isEnding: gateway.isEnding, at: gateway.clock())
         }
         // Whoever asks next is to find it done.

@@ -51,7 +51,9 @@ extension Fleet {
             model.isEmpty
             ? "no backend is available"
             : isKnown ? "no backend that has \(model) is available" : "\(model) is not on the backends that answer"
-        return Failure(status: 503, message: "\(what): \(unavailability(of: model))", retryAfter: min(wait, 3600))
+        return Failure(
+            status: 503, message: "\(what): \(unavailability(of: model))", retryAfter: min(wait, 3600),
+            .noBackend)
     }
 
     // MARK: Models

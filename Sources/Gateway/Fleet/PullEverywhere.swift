@@ -20,14 +20,17 @@ final class PullEverywhere {
     private var refusals: [Failure] = []
     private var record: AccessRecord
 
-    init(_ request: Request, id: String, at start: Int64, _ backends: [Int], streams: Bool, _ gateway: Gateway) {
+    init(
+        _ request: Request, id: String, at start: Int64, _ backends: [Int], streams: Bool, _ trace: RequestTrace?,
+        _ gateway: Gateway
+    ) {
         self.request = request
         self.id = id
         self.backends = backends
         self.streams = streams
         self.gateway = gateway
         merge = PullMerge(backends: backends.map { gateway.fleet.backends[$0].name })
-        record = AccessRecord(of: request, id: id, at: start)
+        record = AccessRecord(of: request, id: id, at: start, trace)
         record.backend = gateway.fleet.names(of: backends)
         record.tries = backends.count
     }
@@ -47,9 +50,14 @@ final class PullEverywhere {
     private func pull(at backend: Int) async {
         guard let place = backends.firstIndex(of: backend) else { return }
         var failure: String?
+        gateway.metrics.countPick(of: backend, isRetry: false)
+        let box = gateway.fleet.backends[backend]
+        var (context, call) = gateway.tracer.begin(request, at: box, number: 1, of: record.trace, at: gateway.clock())
+        var problem: (any Error)?
         do {
             let answer = try await gateway.transport.send(
-                Forwarding.request(request, id: id, to: gateway.fleet.backends[backend], mayBeRepeated: false))
+                Forwarding.request(request, id: id, to: box, mayBeRepeated: false, context))
+            call?.status = answer.status
             if answer.status < 300 {
                 begin(answer.headers)
                 bodies[place] = answer.body
@@ -65,8 +73,10 @@ final class PullEverywhere {
                 failure = words
             }
         } catch {
+            problem = error
             failure = FanOut.failure(error, backend, gateway.fleet).message
         }
+        if let call { gateway.tracer.note(call, of: record.trace, at: gateway.clock(), usage: AnswerUsage(), problem) }
         bodies[place] = nil
         hear(merge.ended(place, failure: failure))
     }
@@ -103,8 +113,7 @@ final class PullEverywhere {
             writer.finish()
         } else if let reply = reply.take() {
             let response = response
-            record.status = response.status
-            record.bytes = response.body.count
+            record.note(response)
             reply.send(response)
         }
         writer = nil
@@ -122,7 +131,7 @@ final class PullEverywhere {
 
     private func leave() {
         record.status = Failure.clientLeft
-        record.error = Failure.left.message
+        record.note(.left)
         writer?.abort()
         writer = nil
         if gateway.isEnding, let reply = reply.take() { reply.send(Failure.ending.response(to: request.path, id: id)) }

@@ -45,6 +45,17 @@ struct RequestQueue {
 
     var waiting: Int { wants.count }
 
+    /// How many of those that wait could run at each backend.
+    func waitingByBackend() -> [Int] {
+        var counts = [Int](repeating: 0, count: balancer.backends.count)
+        for (line, tickets) in lines {
+            for candidate in balancer.candidates(for: line.model) where !line.tried.contains(candidate.backend) {
+                counts[candidate.backend] += tickets.count
+            }
+        }
+        return counts
+    }
+
     mutating func takeTicket() -> Ticket {
         lastTicket += 1
         return lastTicket

@@ -12,8 +12,15 @@ extension Fleet {
         do {
             return try await place(for: want, ticket)
         } catch let refusal as Balancer.Refusal {
-            guard !looksAgain(for: want, refusal).isEmpty else { throw refusal }
-            return try await place(for: want, ticket)
+            let asked = looksAgain(for: want, refusal)
+            guard !asked.isEmpty else { throw refusal }
+            do {
+                return try await place(for: want, ticket)
+            } catch QueueRefusal.full {
+                // Who waits for a word, and not for a place, needs no room in the line.
+                await probesEnd(asked)
+                return try await place(for: want, ticket)
+            }
         }
     }
 

@@ -1,89 +1,144 @@
 import EventLoop
+import HTTPCore
 
-/// What Prometheus is told on `GET /metrics`.
+/// What is counted for `GET /metrics`. All labels come from bounded sets: ``Route``, ``ModelLabels``, the backends that
+/// are configured, and the cases of a few enums.
 @Loop
 final class Metrics {
+    /// Else nothing is counted but what costs nothing, and nothing is shown.
+    let isOn: Bool
     /// Requests to the inference endpoints, refused ones too.
     var requests = 0
     /// Answered without a call of their own.
     var hits = 0
     /// Forwarded to a box.
     var misses = 0
-    /// Calls that were sent to another box because one had failed.
-    var retries = 0
+
+    /// What the gateway answered, by route, status and use of the cache.
+    private(set) var answers: [Answered: Int] = [:]
+    /// Hits, which are most, by endpoint.
+    private(set) var plainHits = [Int](repeating: 0, count: Endpoint.allCases.count)
+    /// Of requests to models, by endpoint and use of the cache.
+    private(set) var durations = [Histogram](
+        repeating: Histogram(), count: Endpoint.allCases.count * CacheLabel.allCases.count)
+    private(set) var refusals = [Refusal: Int]()
+    private(set) var cancelled = (waiting: 0, answering: 0)
+    private(set) var models = [ModelMetrics()]
+    private(set) var modelLabels = ModelLabels()
+    private(set) var queueWait = Histogram()
+    var joins = 0
+    var stores = 0
     var backends: [BackendMetrics] = []
-    private var latency = Histogram()
+    /// Tokens that boxes have written, as far as that is seen while they write.
+    private(set) var tokensSeen = 0
+
+    struct Answered: Hashable {
+        let route: Route
+        let status: Int
+        let cache: CacheLabel
+    }
+
+    struct ModelMetrics {
+        /// Requests by ``Outcome``.
+        var outcomes = [Int](repeating: 0, count: Outcome.allCases.count)
+        var firstByte = Histogram()
+        var loading = Histogram()
+        var speed = Histogram(.tokensPerSecond)
+        var promptTokens = 0
+        var completionTokens = 0
+        var savedTokens = 0
+    }
 
     struct BackendMetrics {
-        let name: String
+        let label: String
         /// How often it has come into each state.
         var changes: [String: Int] = [:]
+        /// Calls sent there, and those of them that another backend had failed.
+        var picks = 0
+        var retries = 0
+        var failures = [Fault.Kind: Int]()
+        /// Models that it had to load for a call.
+        var loads = 0
+        var chunkGap = Histogram()
+
+        init(name: String) { label = Exposition.label("backend", name) }
     }
 
-    static let contentType = "text/plain; version=0.0.4; charset=utf-8"
+    nonisolated init(isOn: Bool = true) { self.isOn = isOn }
 
-    /// An inference request was answered so many microseconds after it came.
-    func observe(latency microseconds: Int64) { latency.observe(microseconds) }
+    // MARK: What happens
 
-    /// The text format, version 0.0.4.
-    /// Source: https://prometheus.io/docs/instrumenting/exposition_formats/
-    /// - Parameter isUp: whether a backend takes requests, by number.
-    func text(cacheEntries: Int, isUp: (Int) -> Bool) -> String {
-        var text = ""
-        func add(_ name: String, _ kind: String, _ help: String, _ value: Int) {
-            text += "# HELP \(name) \(help)\n# TYPE \(name) \(kind)\n\(name) \(value)\n"
+    /// A request is over.
+    func count(_ record: AccessRecord) {
+        guard isOn else { return }
+        count(record.route, record.status, CacheLabel(record.use))
+        if let refusal = record.refusal { refusals[refusal, default: 0] += 1 }
+        if record.hasLeft {
+            if record.firstByte == nil, record.bytes == 0 { cancelled.waiting += 1 } else { cancelled.answering += 1 }
         }
-        add("ollama_requests_total", "counter", "Inference requests received, refused ones included.", requests)
-        add("ollama_cache_hits_total", "counter", "Inference requests answered without a call of their own.", hits)
-        add("ollama_cache_misses_total", "counter", "Inference requests forwarded to a backend.", misses)
-        add("ollama_cache_size", "gauge", "Answers in the cache.", cacheEntries)
-        latency.append(
-            to: &text, "ollama_request_latency_seconds", "Time from an inference request to the end of its answer.")
-        add("ollama_gateway_retries_total", "counter", "Calls sent to another backend because one failed.", retries)
-        text += "# HELP ollama_gateway_backend_up Whether a backend takes requests.\n"
-        text += "# TYPE ollama_gateway_backend_up gauge\n"
-        for (number, backend) in backends.enumerated() {
-            text += "ollama_gateway_backend_up{backend=\(JSONText.quoted(backend.name))} \(isUp(number) ? 1 : 0)\n"
+        guard record.isInference else { return }
+        let outcome = Outcome(record)
+        models[record.modelLabel].outcomes[outcome.rawValue] += 1
+        if record.use?.isHit == true, record.status < 400 {
+            models[record.modelLabel].savedTokens += record.completionTokens ?? 0
         }
-        text += "# HELP ollama_gateway_backend_state_changes_total How often a backend has come into a state.\n"
-        text += "# TYPE ollama_gateway_backend_state_changes_total counter\n"
-        for backend in backends {
-            for state in ["healthy", "unhealthy", "recovering", "drained"] {
-                text += "ollama_gateway_backend_state_changes_total{backend=\(JSONText.quoted(backend.name)),"
-                text += "state=\"\(state)\"} \(backend.changes[state, default: 0])\n"
-            }
-        }
-        return text
-    }
-}
-
-/// A histogram of durations, as Prometheus has them: cumulative buckets, sum and count.
-struct Histogram {
-    /// Upper bounds in microseconds, and how Prometheus spells them in seconds.
-    private static let bounds: [(microseconds: Int64, label: String)] = [
-        (1000, "0.001"), (2500, "0.0025"), (5000, "0.005"), (10_000, "0.01"), (25_000, "0.025"), (50_000, "0.05"),
-        (100_000, "0.1"), (250_000, "0.25"), (500_000, "0.5"), (1_000_000, "1"), (2_500_000, "2.5"), (5_000_000, "5"),
-        (10_000_000, "10"), (30_000_000, "30"), (60_000_000, "60"), (120_000_000, "120"), (300_000_000, "300"),
-    ]
-
-    private var counts = [Int](repeating: 0, count: bounds.count + 1)
-    /// Microseconds.
-    private var sum: Int64 = 0
-
-    mutating func observe(_ microseconds: Int64) {
-        counts[Histogram.bounds.firstIndex { microseconds <= $0.microseconds } ?? Histogram.bounds.count] += 1
-        sum += max(0, microseconds)
+        if let firstByte = record.firstByte { models[record.modelLabel].firstByte.observe(Int(firstByte)) }
+        if record.refusal != .rateLimit { observe(record.route, CacheLabel(record.use), record.duration) }
     }
 
-    func append(to text: inout String, _ name: String, _ help: String) {
-        text += "# HELP \(name) \(help)\n# TYPE \(name) histogram\n"
-        var total = 0
-        for (bound, count) in zip(Histogram.bounds, counts) {
-            total += count
-            text += "\(name)_bucket{le=\"\(bound.label)\"} \(total)\n"
-        }
-        total += counts[Histogram.bounds.count]
-        text += "\(name)_bucket{le=\"+Inf\"} \(total)\n"
-        text += "\(name)_sum \(Double(sum) / 1_000_000)\n\(name)_count \(total)\n"
+    func count(_ route: Route, _ status: Int, _ cache: CacheLabel = .none) {
+        guard isOn else { return }
+        answers[
+            Answered(route: route, status: (100..<600).contains(status) ? status : 599, cache: cache), default: 0] += 1
+    }
+
+    /// A request was answered from the cache at once.
+    func countHit(at endpoint: Endpoint, _ note: AnswerNote, microseconds: Int64) {
+        hits += 1
+        guard isOn else { return }
+        plainHits[endpoint.index] += 1
+        models[note.model].outcomes[Outcome.hit.rawValue] += 1
+        models[note.model].savedTokens += note.completionTokens
+        observe(Route(endpoint), .hit, microseconds)
+    }
+
+    private func observe(_ route: Route, _ cache: CacheLabel, _ microseconds: Int64) {
+        durations[route.index * CacheLabel.allCases.count + cache.rawValue].observe(Int(microseconds))
+    }
+
+    /// A box has answered, and says how much work it was.
+    func count(_ usage: AnswerUsage, model: ModelLabels.Number, seen chunks: Int) {
+        tokensSeen += max(0, usage.completion - chunks)
+        guard isOn, usage != AnswerUsage() else { return }
+        models[model].promptTokens += usage.prompt
+        models[model].completionTokens += usage.completion
+        if usage.loading > 0 { models[model].loading.observe(usage.loading / 1000) }
+        if let speed = usage.speed { models[model].speed.observe(speed) }
+    }
+
+    /// A box has sent a piece of an answer.
+    /// - Parameter gap: microseconds since the one before; nil for the first.
+    func countChunk(at backend: Int, gap: Int?) {
+        tokensSeen += 1
+        if isOn, let gap { backends[backend].chunkGap.observe(gap) }
+    }
+
+    /// A call has got its place at a backend after so many microseconds.
+    func observe(queueWait: Int64) { if isOn { self.queueWait.observe(Int(queueWait)) } }
+
+    /// A call goes to a backend.
+    /// - Parameter isRetry: whether another has failed it.
+    func countPick(of backend: Int, isRetry: Bool) {
+        backends[backend].picks += 1
+        if isRetry { backends[backend].retries += 1 }
+    }
+
+    func countFailure(of backend: Int, _ kind: Fault.Kind) { backends[backend].failures[kind, default: 0] += 1 }
+
+    /// The number of a model.
+    func label(of model: String, isKnown: () -> Bool) -> ModelLabels.Number {
+        let number = modelLabels.number(of: model, isKnown: isKnown)
+        if number == models.count { models.append(ModelMetrics()) }
+        return number
     }
 }

@@ -21,7 +21,10 @@ final class Call {
     /// The body that a box is asked with, if it is not the client's.
     var asking: Bytes?
     /// How the cache was used. Told to the client and the log.
-    var use: CacheUse?
+    var use: CacheUse? {
+        get { record.use }
+        set { record.use = newValue }
+    }
     /// For the access log; complete when the call is over.
     var record: AccessRecord
 
@@ -29,7 +32,7 @@ final class Call {
 
     init(
         _ request: Request, at endpoint: Endpoint, id: String, directives: CacheControl, admitted: Headers,
-        clock: @escaping WallClock
+        trace: RequestTrace? = nil, clock: @escaping WallClock
     ) {
         self.request = request
         self.endpoint = endpoint
@@ -37,23 +40,30 @@ final class Call {
         self.directives = directives
         self.admitted = admitted
         self.clock = clock
-        record = AccessRecord(of: request, id: id, at: clock())
+        record = AccessRecord(of: request, id: id, at: clock(), trace)
     }
 
     /// How the client wants its answer.
     var form: AnswerForm { question?.form ?? .whole }
 
     /// Its answer has begun.
-    func answerBegan(at backend: String?) {
+    func answerBegan(at backend: String?, tries: Int) {
         record.backend = backend
+        record.tries = tries
         if record.firstByte == nil { record.firstByte = clock() - record.start }
     }
 
-    /// It is over.
-    func ended() {
-        record.duration = clock() - record.start
-        record.cache = use?.word
+    /// It has its place at a backend.
+    /// - Parameter waited: microseconds that the call to it has waited in all.
+    func gotPlace(at backend: String, tries: Int, after waited: Int64) {
+        record.backend = backend
+        record.tries = tries
+        // Who joined later has waited less.
+        record.queueWait = min(waited, clock() - record.start)
     }
+
+    /// It is over.
+    func ended() { record.duration = clock() - record.start }
 
     /// Fields that an answer from the cache has beside the cache's own: the client's id only if it sent one.
     var ownFields: Headers {
@@ -87,14 +97,8 @@ final class Call {
     }
 
     func send(_ response: Response, _ reply: consuming Reply) {
-        note(response)
+        record.note(response)
         reply.send(response)
-    }
-
-    /// For the access log: what the client is told, in one piece.
-    func note(_ response: Response) {
-        record.status = response.status
-        record.bytes = response.body.count
     }
 
     func response(to failure: Failure) -> Response {

@@ -38,8 +38,9 @@ extension Flight {
     func land(_ failure: Failure?, written: AnswerForm?, instead: @Loop (Call) -> Response? = { _ in nil }) {
         guard !hasLanded else { return }
         hasLanded = true
-        var turned = Turned(error: written == nil ? endingError() : nil)
+        var turned = Turned()
         for subscriber in subscribers where !subscriber.isOver {
+            subscriber.call.record.note(usage)
             if subscriber.follows {
                 subscriber.ending = failure.map { .failed($0) } ?? .finished
                 catchUp(subscriber)
@@ -63,15 +64,13 @@ extension Flight {
             let model: String?
         }
 
-        /// What the box ended its stream with, if it is an error.
-        let error: Bytes?
         var made: [Writing: Bytes] = [:]
     }
 
     /// Gives somebody the whole answer in another form than it came in.
     private func turn(_ subscriber: Subscriber, _ written: AnswerForm?, _ turned: inout Turned) {
         let call = subscriber.call
-        if let error = turned.error {
+        if written == nil, let error = endingError() {
             let headers = call.headers(from: ["Content-Type": AnswerForm.whole.contentType(of: endpoint)])
             return subscriber.send(Response(status: 500, headers: headers, body: error))
         }

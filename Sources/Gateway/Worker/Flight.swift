@@ -31,7 +31,8 @@ final class Flight {
     /// Its task was cancelled so that another backend is asked.
     var isBeingMoved = false
     private var ticket: RequestQueue.Ticket?
-    /// Of the backend that it was at last.
+    /// The backend that it was at last, and its name.
+    private(set) var backend: Int?
     private(set) var backendName: String?
 
     private let request: ClientRequest
@@ -54,6 +55,16 @@ final class Flight {
     private var isOutOfRoom = false
     /// The answer in one piece: it came so, or it is complete.
     var whole: Bytes?
+    /// The end of an answer that is not recorded.
+    private var tail = ByteBuffer()
+    /// Microseconds that it has waited for places at backends.
+    var waited: Int64 = 0
+    private(set) var usage = AnswerUsage()
+    /// Pieces in which the answer came, and when the last did, in monotonic nanoseconds.
+    private(set) var chunks = 0
+    private var lastChunk: UInt64 = 0
+    /// The call to a box, for its trace.
+    private var call: BackendCall?
 
     /// - Parameters:
     ///   - key: what the answer is kept under; nil neither records it nor lets anyone join.
@@ -110,6 +121,7 @@ final class Flight {
 
     func takes(_ lease: Balancer.Lease) {
         self.lease = lease
+        backend = lease.backend
         tried = (tried + [lease.backend]).sorted()
     }
 
@@ -180,7 +192,11 @@ final class Flight {
     /// The answer has begun: whoever wants it as it comes gets it from here on.
     private func admit(_ subscriber: Subscriber) {
         guard let header, !subscriber.isOver else { return }
-        subscriber.call.answerBegan(at: backendName)
+        subscriber.call.answerBegan(at: backendName, tries: tried.count)
+        if header.status >= 500, let backendName {
+            subscriber.call.record.error = "backend \(backendName): it answers \(header.status)"
+        }
+        subscriber.call.record.note(usage)
         guard let passing = passes(to: subscriber.call) else { return }
         let headers = subscriber.call.headers(from: header.headers)
         if let whole, passing == .asItIs {
@@ -213,17 +229,22 @@ final class Flight {
     func fly(to backend: Backend, by transport: any Transport) async throws {
         backendName = backend.name
         for subscriber in subscribers {
-            subscriber.call.record.backend = backend.name
-            subscriber.call.record.tries = tried.count
+            subscriber.call.gotPlace(at: backend.name, tries: tried.count, after: waited)
         }
         var request = request
         request.origin = backend.origin
+        if let trace = first.record.trace { begin(&request, at: backend, in: trace) }
         let answer: ClientResponse
         do {
             answer = try await transport.send(request)
         } catch {
             worker.enter { $0.answerFailed(self, error) }
             throw error
+        }
+        if var begun = call {
+            begun.status = answer.status
+            begun.firstByte = worker.fleet.clock() - begun.start
+            call = begun
         }
         // It came in the moment in which it was decided to ask somebody else, or nobody any more.
         if Task.isCancelled {
@@ -248,6 +269,7 @@ final class Flight {
         } else if answer.length != nil, let complete = answer.body.takeComplete() {
             whole = complete
             total = complete.count
+            readUsage()
         }
         body = answer.body
         // Whom the box does not know is one client; the others have credentials of their own.
@@ -258,10 +280,33 @@ final class Flight {
         if whole == nil { try await answer.body.forward { [self] in take($0) } }
     }
 
+    private func begin(_ request: inout ClientRequest, at backend: Backend, in trace: RequestTrace) {
+        let context = trace.call
+        context.name(in: &request.headers)
+        guard trace.isExported else { return }
+        call = BackendCall(
+            context: context, start: worker.fleet.clock(), method: request.method, target: request.target,
+            backend: backend, number: tried.count, endpoint: endpoint, model: model.isEmpty ? nil : model,
+            queueWait: waited)
+    }
+
+    /// The call to the box is over.
+    func endCall(_ usage: AnswerUsage, _ problem: (any Error)?) {
+        guard let call = call.take() else { return }
+        let isGivenUp = problem is CancellationError && isBeingMoved
+        worker.tracer.note(
+            call, of: first.record.trace, at: worker.fleet.clock(), usage: usage, isGivenUp ? Fleet.isDead : problem)
+    }
+
     private func take(_ chunk: UnsafeRawBufferPointer) -> Flow {
+        noteChunk()
         if isRecording {
             let mayBeKept = total + chunk.count <= worker.maxEntryBytes
             if mayBeKept, hasRoom(for: chunk.count) { log.append(chunk) } else { stopRecording() }
+        }
+        if !isRecording {
+            if tail.count > 4 * AnswerUsage.tail { tail.consume(tail.count - AnswerUsage.tail) }
+            tail.append(UnsafeRawBufferPointer(rebasing: chunk.suffix(AnswerUsage.tail)))
         }
         let end = total + chunk.count
         var somebodyLags = false
@@ -280,6 +325,22 @@ final class Flight {
         }
         total = end
         return isHeldUp ? .pause : .more
+    }
+
+    /// What comes in one turn of the loop is one piece.
+    private func noteChunk() {
+        let now = Loop.events.now
+        guard now != lastChunk, let lease else { return }
+        let gap = chunks > 0 ? Int((now &- lastChunk) / 1000) : nil
+        worker.metrics.countChunk(at: lease.backend, gap: gap)
+        chunks += 1
+        lastChunk = now
+    }
+
+    /// Finds out what the box says, at the end of its answer, of the work it was.
+    func readUsage() {
+        guard header?.status == 200, usage == AnswerUsage() else { return }
+        usage = AnswerUsage(endOf: whole?.buffer ?? (isRecording ? log.unread : tail.unread))
     }
 
     /// Whether the box has to wait: for everybody, or, where nothing is recorded, for who lags too far behind.

@@ -47,7 +47,7 @@ final class Subscriber {
     }
 
     func refuse(_ failure: Failure) {
-        call.record.error = failure.message
+        call.record.note(failure)
         send(call.response(to: failure))
     }
 
@@ -113,7 +113,7 @@ final class Subscriber {
             if var filter = filter.take() { filter.finish { put($0) } }
             writer.finish()
         case .failed(let failure):
-            call.record.error = failure.message
+            call.record.note(failure)
             if let last = tail?.error(failure, id: call.id) { _ = writer.write(Bytes(last)) }
             writer.abort()
         }
@@ -132,7 +132,7 @@ final class Subscriber {
     /// The client has left, or the gateway is ending.
     func leave(_ failure: Failure) {
         guard !isOver || !hasBegun || writer != nil else { return }
-        call.record.error = failure.message
+        call.record.note(failure)
         if failure.status == Failure.clientLeft {
             call.record.status = failure.status
             writer?.abort()

@@ -21,9 +21,14 @@ extension Worker {
         do {
             let want = want(of: flight)
             let ticket = Loop.assumeIsolated { flight.takeTicket(from: fleet) }
+            let asked = time
             let lease = try await fleet.turn(for: want, ticket)
+            let waited = Int64((time &- asked) / 1000)
             Loop.assumeIsolated {
-                if flight.tried.isEmpty { metrics.misses += 1 } else { metrics.retries += 1 }
+                if flight.tried.isEmpty { metrics.misses += 1 }
+                metrics.countPick(of: lease.backend, isRetry: !flight.tried.isEmpty)
+                metrics.observe(queueWait: waited)
+                flight.waited += waited
                 flight.takes(lease)
             }
             defer { Loop.assumeIsolated { flight.givesBack(to: fleet) } }
@@ -36,12 +41,25 @@ extension Worker {
             recorded = await recordedAnswer(of: flight)
         } catch {
             problem = error
+            Loop.assumeIsolated { fleet.brokeOff(flight.backend, error) }
         }
+        noteUsage(of: flight, problem)
         if let problem, goesElsewhere(flight, after: problem) { return tryAgain(flight) }
         land(flight, problem, recorded)
         flights[ObjectIdentifier(flight)] = nil
         forget(flight)
         waitsNoMore(flight)
+    }
+
+    /// A box counts what it did, even if nobody wants it any more.
+    private func noteUsage(of flight: Flight, _ problem: (any Error)?) {
+        Loop.assumeIsolated {
+            // What breaks off has no end to read it from.
+            if !(problem is TransportError) { flight.readUsage() }
+            let usage = flight.usage
+            metrics.count(usage, model: fleet.label(of: flight.model), seen: flight.chunks)
+            flight.endCall(usage, problem)
+        }
     }
 
     private func tryAgain(_ flight: Flight) {
@@ -119,6 +137,7 @@ extension Worker {
                 guard isOutOfReach, let stale = self.enter({ $0.staleAnswer(to: call) }) else { return nil }
                 // The answer is good, and the box is not.
                 call.record.error = failure?.message
+                call.record.note(AnswerNote(raw: stale.note))
                 return stale
             }
         }
@@ -131,6 +150,7 @@ extension Worker {
             cache.store(
                 key, recorded.answer, form: recorded.form, endpoint: flight.endpoint, model: flight.spelling, at: time)
         else { return }
+        Loop.assumeIsolated { metrics.stores += 1 }
         for spelling in Loop.assumeIsolated({ flight.spellings }) {
             cache.learn(raw: spelling.raw, key: key, form: spelling.form)
         }
@@ -146,12 +166,17 @@ extension Worker {
     func failure(for error: any Error, of flight: Flight) -> Failure {
         switch error {
         case let refusal as Fleet.QueueRefusal:
-            let message =
+            let (message, why): (String, Refusal) =
                 switch refusal {
-                case .full: "every backend is busy, and \(settings.queue.limit) requests wait already (--queue-limit)"
-                case .tooLong: "no backend became free within \(settings.queue.timeout) (--queue-timeout)"
+                case .full:
+                    (
+                        "every backend is busy, and \(settings.queue.limit) requests wait already (--queue-limit)",
+                        .queueFull
+                    )
+                case .tooLong:
+                    ("no backend became free within \(settings.queue.timeout) (--queue-timeout)", .queueTimeout)
                 }
-            return Failure(status: 503, message: message, retryAfter: Loop.assumeIsolated { fleet.retryAfter() })
+            return Failure(status: 503, message: message, retryAfter: Loop.assumeIsolated { fleet.retryAfter() }, why)
         case Balancer.Refusal.unknownModel:
             return Loop.assumeIsolated { Failure(unknownModel: flight.spelling, at: flight.endpoint) }
         case Balancer.Refusal.unavailable:

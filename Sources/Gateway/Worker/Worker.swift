@@ -16,6 +16,7 @@ actor Worker {
     let fleet: Fleet
     let transport: any Transport
     let metrics: Metrics
+    let tracer: Tracer
     private let now: @Loop () -> UInt64
     private let freshSeconds: Int
 
@@ -32,12 +33,13 @@ actor Worker {
 
     init(
         settings: Gateway.Settings, fleet: Fleet, transport: any Transport, metrics: Metrics,
-        now: @escaping @Loop () -> UInt64
+        tracer: Tracer, now: @escaping @Loop () -> UInt64
     ) {
         self.settings = settings
         self.fleet = fleet
         self.transport = transport
         self.metrics = metrics
+        self.tracer = tracer
         self.now = now
         freshSeconds = Int(settings.cache.ttl.components.seconds)
         cache = Cache(
@@ -131,14 +133,23 @@ actor Worker {
             "Content-Type": form.contentType(of: contents.endpoint), "X-Cache": use.word, "Cache-Status": use.status,
             "Age": String(age),
         ]
-        // With fields of its own an answer serves nobody else, but for a body that took work to make.
-        if isSpelledAlike, fields.count == 0 || (!isPayload && kept == nil) {
-            let response = Response(status: 200, headers: headers, body: body)
+        let note = kept?.note ?? self.note(of: contents)
+        // With fields of its own an answer serves nobody else, but for what took work to make.
+        if isSpelledAlike, fields.count == 0 || kept == nil {
+            let response = Response(status: 200, headers: headers, body: body, note: note)
             cache.keep(response, of: entry, as: form, extraBytes: isPayload ? 0 : body.count)
             if fields.count == 0 { return (response, use) }
         }
         headers.append(fields)
-        return (Response(status: 200, headers: headers, body: body), use)
+        return (Response(status: 200, headers: headers, body: body, note: note), use)
+    }
+
+    /// What is counted when an entry is used.
+    private func note(of contents: Cache.Contents) -> UInt64 {
+        let model = ModelName(contents.model).description
+        return AnswerNote(
+            model: Loop.assumeIsolated { fleet.label(of: model) }, AnswerUsage(endOf: contents.payload.buffer)
+        ).raw
     }
 
     /// In whole seconds.

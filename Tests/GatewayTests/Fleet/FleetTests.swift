@@ -41,7 +41,7 @@ import Testing
         #expect(asked.status == 200)
         let record = try #require(rig.rig.log.records.last)
         #expect((record.backend, record.tries) == ("b", 2))
-        #expect(rig.metric("ollama_gateway_retries_total") == "1")
+        #expect(rig.metric(#"ollama_gateway_backend_retries_total{backend="b"}"#) == "1")
         #expect(rig.metric("ollama_cache_misses_total") == "1")
         #expect(state(rig, 0) == (status == 429 ? .healthy : .unhealthy))
     }

@@ -128,7 +128,7 @@ import Testing
         let watched = try Watched()
         watched.gateway.start()
         await quiet()
-        watched.gateway.stop()
+        await watched.gateway.stop()
         let before = watched.box.probed.count
         for _ in 0..<3 { await watched.alarm.ring(watched.clock) }
         #expect(watched.box.probed.count == before)

@@ -123,7 +123,7 @@ import Testing
             let peer = PeerAddress.ipv4(0x0a00_0000 + number)
             #expect(await rig.ask(Said.chat, peer: peer).status == 200)
             #expect(await rig.ask(Said.chat, peer: peer).status == 429)
-            for path in ["/metrics", "/health", "/"] {
+            for path in ["/gateway/status", "/health", "/"] {
                 let response = try #require(rig.gateway.answer(request("GET", path, peer: peer)))
                 #expect(response.status == 200)
                 #expect(response.headers["ratelimit-limit"] == nil)

@@ -149,8 +149,7 @@ import Testing
 
     /// The value of a metric.
     func metric(_ name: String) -> String? {
-        let text = gateway.answer(request("GET", "/metrics"))?.body.text ?? ""
-        return text.split(separator: "\n").first { $0.hasPrefix(name + " ") }.map {
+        gateway.exposition(.text).text.split(separator: "\n").first { $0.hasPrefix(name + " ") }.map {
             String($0.dropFirst(name.count + 1))
         }
     }
