@@ -181,11 +181,11 @@ class Programs:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def gateway(self, backend_port=9, streaming=False, cache_ttl="0", under=()):
+    def gateway(self, backend_port=9, streaming=False, cache_ttl="0", under=(), options=()):
         """`under`: the words of a program that runs it, which may be slow to start."""
         if self.calibrate:
             return proxy(backend_port, streaming) if cache_ttl == "0" else caching_proxy(backend_port)
-        command = [*under, *self.gateway_command(backend_port, cache_ttl)]
+        command = [*under, *self.gateway_command(backend_port, cache_ttl), *options]
         return Process("ollama-gateway", command, SERVER_CORE, ready=True, patience=60 if under else 10)
 
     def gateway_command(self, backend_port, cache_ttl):
