@@ -4,17 +4,18 @@ PREFIX   ?= /usr/local
 BACKENDS ?= localhost:11434
 OPTIONS  ?=
 PROGRAMS := $(CURDIR)/.build/release
+PYTEST := BIN=$(PROGRAMS) PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cacheprovider
 SWIFT_SOURCES := Package.swift Sources Tests Benchmarks
 
-.PHONY: help deps deps-test deps-bench build test lint format bench demo run install clean
+.PHONY: help deps deps-test deps-bench build test test-monitoring test-browser lint format bench demo run install clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 deps: ## install what a build needs (Debian packages; asks for sudo if it must)
 	@Scripts/deps build
 
-deps-test: deps ## install what the tests need besides (Python packages go to .venv)
+deps-test: deps ## install what the tests need besides (Prometheus, Chromium; Python packages go to .venv)
 	@Scripts/deps test
 
 deps-bench: deps ## install what the benchmarks need besides (wrk, nginx, valgrind)
@@ -26,7 +27,13 @@ build: deps ## build the programs for release, into .build/release
 test: deps-test ## run all tests: of the parts, and of the programs on live sockets
 	swift test --no-parallel  # one loop serves them all: together they would hold each other up
 	$(MAKE) --no-print-directory build
-	BIN=$(PROGRAMS) PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cacheprovider Tests/EndToEnd
+	$(PYTEST) Tests/EndToEnd
+
+test-monitoring: deps-test build ## test metrics, alerts and dashboard with a real Prometheus
+	$(PYTEST) Tests/Monitoring
+
+test-browser: deps-test build ## test the page in a real browser; screenshots go to screenshots/
+	$(PYTEST) Tests/Browser
 
 lint: deps ## check format, import boundaries, and that nothing warns
 	swift format lint --strict --recursive $(SWIFT_SOURCES)

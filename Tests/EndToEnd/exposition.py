@@ -5,6 +5,7 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 from wire import ask
@@ -48,6 +49,17 @@ class Family:
     def sum(self):
         return self.samples[f"{self.name}_sum", ()]
 
+    def by(self, *names, of=""):
+        """Its values by those of some labels, added up over the others; without those that are nothing. `of` is
+        `_count` for a histogram's observations."""
+        found = Counter()
+        for (name, labels), value in self.samples.items():
+            if name == self.name + of and value:
+                labels = dict(labels)
+                values = tuple(labels[label] for label in names)
+                found[values if len(names) != 1 else values[0]] += value
+        return found
+
 
 def parse(text):
     """The families by name. Fails at whatever the format does not allow."""
@@ -73,6 +85,23 @@ def parse(text):
     return families
 
 
+def parse_open_metrics(text):
+    """The families of OpenMetrics 1.0, by the names that they have in the other format."""
+    lines = text.split("\n")
+    assert lines[-2:] == ["# EOF", ""] and lines.count("# EOF") == 1, lines[-3:]
+    assert all(lines[:-1]), "an empty line"
+    counters = {line.split(" ")[2] for line in lines if re.fullmatch(r"# TYPE \S+ counter", line)}
+    assert not any(name.endswith("_total") for name in counters), counters
+    for place, line in enumerate(lines):
+        match = re.fullmatch(r"(# (?:HELP|TYPE) )(\S+)( .*)", line)
+        assert match or not line.startswith("#") or line == "# EOF", line
+        if match and match[2] in counters:
+            lines[place] = f"{match[1]}{match[2]}_total{match[3]}"
+        for bound in re.findall(r'\ble="([^"]*)"', line):
+            assert bound == "+Inf" or bound == repr(float(bound)), line
+    return parse("\n".join(lines[:-2]) + "\n")
+
+
 def add(line, family):
     match = SAMPLE.fullmatch(line)
     assert match, line
@@ -89,17 +118,29 @@ def add(line, family):
 
 def check(family):
     """What the kind of a family demands."""
-    assert family.kind and family.samples, f"empty: {family.name}"
+    # Its samples may be still to come: those whose labels are not known beforehand.
+    assert family.kind, f"without a type: {family.name}"
     if family.kind == "counter":
         assert family.name.endswith("_total"), family.name
         assert all(value >= 0 and math.isfinite(value) for value in family.samples.values())
-    if family.kind == "histogram" and (f"{family.name}_count", ()) in family.samples:
-        bounds = list(family.buckets)
-        assert bounds == sorted(bounds) and bounds[-1] == math.inf, bounds
-        counts = list(family.buckets.values())
-        assert counts == sorted(counts), "buckets are cumulative"
-        assert counts[-1] == family.count
-        assert family.sum >= 0
+    if family.kind == "histogram":
+        of_all = {}
+        for (name, labels), value in family.samples.items():
+            own = tuple((key, text) for key, text in labels if key != "le")
+            bound = dict(labels).get("le", name.removeprefix(family.name))
+            of_all.setdefault(own, {})[bound] = value
+        for values in of_all.values():
+            check_histogram(family, values)
+
+
+def check_histogram(family, values):
+    """What the samples of one series have to be, by bound, and `_sum` and `_count`."""
+    count, total = values.pop("_count"), values.pop("_sum")
+    bounds = [float(bound.replace("+Inf", "inf")) for bound in values]
+    assert bounds == sorted(bounds) and bounds[-1] == math.inf, (family.name, bounds)
+    counts = list(values.values())
+    assert counts == sorted(counts), f"{family.name}: buckets are cumulative"
+    assert counts[-1] == count and total >= 0, (family.name, values)
 
 
 def scrape(gateway):
@@ -110,3 +151,11 @@ def scrape(gateway):
     assert kind == "text/plain" and "version=0.0.4" in parameters, answer.header("Content-Type")
     assert set(parameters) <= {"version=0.0.4", "charset=utf-8"}
     return parse(answer.body.decode())
+
+
+def read_open_metrics(gateway, accept="application/openmetrics-text; version=1.0.0"):
+    """The same, in the other format."""
+    answer = ask(gateway.address, "GET", "/metrics", [("Accept", accept)])
+    assert answer.status == 200 and answer.complete
+    assert answer.header("Content-Type") == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    return parse_open_metrics(answer.body.decode())

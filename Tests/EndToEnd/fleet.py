@@ -113,7 +113,7 @@ def labelled(gateway, name, box, **labels):
 
 
 def retries(gateway):
-    return scrape(gateway)["ollama_gateway_retries_total"].value
+    return sum(scrape(gateway)["ollama_gateway_backend_retries_total"].samples.values())
 
 
 def ready(gateway):

@@ -82,7 +82,7 @@ def test_a_fresh_gateway_says_what_it_counts_and_that_it_is_nothing(start_ollama
         "# HELP a b\n# TYPE a counter\na 1\n",
         "# HELP a b\n# TYPE a gauge\na one\n",
         "# HELP a b\n# TYPE a gauge\na  1\n",
-        "# HELP a b\n# TYPE a gauge\n",
+        "# HELP a b\n# TYPE a gauge\n# TYPE a gauge\na 1\n",
         '# HELP a b\n# TYPE a histogram\na_bucket{le="1"} 2\na_bucket{le="+Inf"} 1\na_sum 1\na_count 1\n',
         '# HELP a b\n# TYPE a histogram\na_bucket{le="1"} 2\na_sum 1\na_count 2\n',
         "# HELP a b\n# TYPE a gauge\na 1\n# HELP c d\n# TYPE c gauge\na 2\n",

@@ -113,7 +113,7 @@ def test_the_status_can_only_be_read(gateway, boxes, method):
 
 def test_what_the_gateway_does_not_know_of_itself_reaches_no_box(gateway, boxes):
     for method, target in [
-        ("GET", "/gateway"),
+        ("POST", "/gateway"),
         ("GET", "/gateway/nope"),
         ("POST", "/gateway/backends"),
         ("POST", "/gateway/backends/a/b/c"),

@@ -419,7 +419,7 @@ def test_an_empty_header_field_reaches_the_box(box, gateway):
 def test_nothing_is_added_to_a_request_but_what_says_where_it_came_from(box, gateway):
     ask(gateway.address, "POST", "/api/chat", body=b"{}")
     names = {name.lower() for name, _ in box.last.fields}
-    added = {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"}
+    added = {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id", b"traceparent"}
     assert names - {b"via", b"connection"} == {b"host", b"content-length"} | added
 
 
