@@ -10,23 +10,26 @@ public struct AccessRecord: Sendable {
     public let method: String
     public let target: String
     public var status = 0
-    /// As Ollama lists it; nil where no model is concerned.
-    public var model: String?
+    /// As Ollama lists it, its beginning if it is very long; nil where no model is concerned.
+    public var model: String? {
+        didSet { model = AccessRecord.clipped(model, 400) }
+    }
     public var backend: String?
     /// Backends that were asked.
     public var tries = 0
     /// Bytes of the answer's body.
     public var bytes = 0
     /// Microseconds that it waited for its place at a backend; nil for what does not queue.
-    public var queueWait: Int64?
+    public var queueWait: Int64? { didSet { queueWait = queueWait.map { max(0, $0) } } }
     /// Microseconds until the backend's answer began.
-    public var firstByte: Int64?
-    /// Microseconds until all was over.
-    public var duration: Int64 = 0
+    public var firstByte: Int64? { didSet { firstByte = firstByte.map { max(0, $0) } } }
+    /// Microseconds until all was over. Never negative, as these three could be when the clock is set back.
+    public var duration: Int64 = 0 { didSet { duration = max(0, duration) } }
     /// Of the answer, as its backend reported them.
     public var promptTokens: Int?
     public var completionTokens: Int?
-    public var error: String?
+    /// In a few words; a box may have many.
+    public var error: String? { didSet { error = AccessRecord.clipped(error, 1000) } }
 
     /// Its client did not wait for the end.
     private(set) var hasLeft = false
@@ -50,6 +53,15 @@ public struct AccessRecord: Sendable {
         route = request.map { Route(path: $0.path) } ?? .other
     }
 
+    /// - Parameter most: bytes.
+    private static func clipped(_ text: String?, _ most: Int) -> String? {
+        guard let text, text.utf8.count > most else { return text }
+        return String(text.unicodeScalars.prefix(most / 4)) + "…"
+    }
+
+    /// The target without its query, in which credentials may stand.
+    public var path: String { target.utf8.firstIndex(of: 0x3f).map { String(target[..<$0]) } ?? target }
+
     /// Whether it failed on our side of the client.
     public var isFailure: Bool { !isOwn && (status >= 500 || (error != nil && status < 400)) }
 
@@ -68,11 +80,17 @@ public struct AccessRecord: Sendable {
     /// Why the cache had nothing to do with it.
     public var bypass: String? { if case .bypass(let reason) = use { reason } else { nil } }
 
+    /// It goes to these backends at once.
+    mutating func goes(to names: [String]) {
+        backend = names.joined(separator: ",")
+        tries = names.count
+    }
+
     /// Not answered as it should be.
     mutating func note(_ failure: Failure) {
         error = failure.message
         refusal = failure.refusal
-        hasLeft = failure.status == Failure.clientLeft
+        if failure.status == Failure.clientLeft { (hasLeft, status) = (true, failure.status) }
     }
 
     mutating func note(_ note: AnswerNote) {
@@ -116,6 +134,16 @@ public enum AccessLogWish: Sendable {
 
 extension AccessRecord {
     /// The request is answered, and over.
+    @Loop
+    mutating func end(
+        _ answer: Result<Response, Failure>, _ request: Request, _ reply: consuming Reply, at now: Int64
+    ) {
+        switch answer {
+        case .success(let response): end(nil, response, reply, at: now)
+        case .failure(let failure): end(failure, failure.response(to: request.path, id: id), reply, at: now)
+        }
+    }
+
     /// - Parameter failure: what was wrong, if anything was.
     @Loop
     mutating func end(_ failure: Failure?, _ response: Response, _ reply: consuming Reply, at now: Int64) {
@@ -137,7 +165,6 @@ extension AccessRecord {
         if isEnding {
             return end(.ending, Failure.ending.response(to: request.path, id: id), reply, at: now)
         }
-        status = Failure.clientLeft
         note(Failure.left)
         duration = now - start
     }

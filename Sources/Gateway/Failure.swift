@@ -58,8 +58,7 @@ struct Failure: Error {
             status = error.kind == .firstByteTimeout ? 504 : error.kind == .local ? 500 : 502
             message = "backend \(backend): \(Failure.words(for: error))"
         case is CancellationError, is ClientLeft:
-            status = Failure.clientLeft
-            message = "the client left"
+            self = .left
         default:
             status = 500
             message = "internal error: \(error)"

@@ -7,12 +7,15 @@ extension Gateway {
     static let ownBody = 64 * 1024
 
     func isOwn(_ path: String) -> Bool {
-        path == "/health" || path == "/ready" || path == "/metrics" || path == "/gateway" || path.hasPrefix("/gateway/")
+        Route(path: path).isOwn
     }
 
     func ownAnswer(_ request: Request) -> Response? {
         // No tunnels: what would follow is not HTTP.
         if request.method == "CONNECT" { return refuse(405, "CONNECT is not supported") }
+        if isDisguised(request), Route(path: request.path).isOwn, request.path != "/health", request.path != "/ready" {
+            return refuse(403, "this gateway is not known as '\(request.header("host") ?? "")' to its own machine")
+        }
         switch request.path {
         case "/" where request.method == "GET" || request.method == "HEAD":
             return greeting
@@ -76,17 +79,36 @@ extension Gateway {
             && Gateway.isLocal(request.header("host"))
     }
 
+    /// Whether it may be a page's in a browser on this machine, whose name has been made to lead here, so that the page
+    /// can read what it is told. Source: DNS rebinding.
+    private func isDisguised(_ request: Request) -> Bool {
+        guard request.peer.isLoopback, let host = request.header("host"), !Gateway.isLocal(host) else { return false }
+        let isForwarded =
+            request.header("x-forwarded-for") != nil || request.header("forwarded") != nil
+            || request.header("via") != nil
+        // Names without a dot, and addresses, nobody can make lead elsewhere.
+        let name = host.prefix { $0 != ":" }
+        return !isForwarded && !host.hasPrefix("[") && name.contains(".")
+            && !name.allSatisfy { $0.isNumber || $0 == "." } && !name.hasSuffix(".localhost")
+    }
+
     /// Empties the cache, or forgets one model's answers.
     private func purge(_ request: Request) -> Response {
         guard isFromHere(request) else { return refuse(403, "purging is for clients on the gateway's own machine") }
         let query = request.target.drop { $0 != "?" }.dropFirst()
-        guard !query.isEmpty else { return json(200, #"{"purged":\#(worker.enter { $0.purge() })}"#) }
+        guard !query.isEmpty else {
+            let count = worker.enter { $0.purge() }
+            fleet.notices?.note(.notice, "the cache is emptied: \(count) answers are forgotten")
+            return json(200, #"{"purged":\#(count)}"#)
+        }
         guard query.hasPrefix("model="), !query.contains("&"),
             let name = String(query.dropFirst(6)).percentDecoded(isQuery: true), !name.isEmpty
         else {
             return refuse(400, "unknown query '\(query)'; allowed is model=NAME")
         }
-        return json(200, #"{"purged":\#(worker.enter { $0.purge(model: ModelName(name)) })}"#)
+        let count = worker.enter { $0.purge(model: ModelName(name)) }
+        fleet.notices?.note(.notice, "answers of \(name.prefix(200)) are forgotten: \(count)")
+        return json(200, #"{"purged":\#(count)}"#)
     }
 
     /// Takes a backend out, or puts it back.
@@ -113,7 +135,8 @@ extension Gateway {
         if request.header("accept")?.hasPrefix("text/plain") == true {
             return Response(status: 200, contentType: "text/plain; charset=utf-8", fleet.statusTable(state))
         }
-        return json(200, fleet.status(state))
+        let body = statuses.bytes(for: 0) { Bytes(fleet.status(state)) }
+        return Response(status: 200, headers: ["Content-Type": "application/json"], body: body)
     }
 }
 
@@ -123,7 +146,8 @@ extension Gateway {
     /// What Prometheus scrapes.
     func exposition(_ request: Request) async -> Response {
         let format = Exposition.Format(accept: request.header("accept"))
-        let body = exposition(format, await surroundings?.processFacts())
+        let process = await surroundings?.processFacts()
+        let body = expositions.bytes(for: format) { exposition(format, process) }
         return Response(status: 200, headers: ["Content-Type": format.contentType], body: body)
     }
 
@@ -154,12 +178,12 @@ extension Gateway {
             finish(response, request, id: id, at: start)
             return reply.send(response)
         }
-        guard live.hasRoom else {
-            let response = refuse(503, "as many watch as may (\(Live.watchersAtMost))", ["Retry-After": "10"])
+        guard live.hasRoom(for: request.peer) else {
+            let response = refuse(503, "as many watch as may", ["Retry-After": "10"])
             finish(response, request, id: id, at: start)
             return reply.send(response)
         }
-        await live.serve(reply) { self.liveState }
+        await live.serve(request.peer, reply) { self.liveState }
         finish(Response(status: 200), request, id: id, at: start)
     }
 

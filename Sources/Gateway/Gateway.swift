@@ -29,6 +29,8 @@ public final class Gateway: RequestHandler {
     let tracer: Tracer
     let surroundings: (any Surroundings)?
     private let management: Management
+    var expositions = Reports<Exposition.Format>()
+    var statuses = Reports<Int>()
     private var ids: RequestIDs
 
     let greeting = Response(status: 200, contentType: "text/plain; charset=utf-8", "Ollama is running")
@@ -116,19 +118,21 @@ public final class Gateway: RequestHandler {
         }
         let id = ids.id(for: request)
         let start = clock()
-        let isReading = request.method == "GET" || request.method == "HEAD"
-        if isReading, request.path == "/metrics" {
+        if request.isReading, request.path == "/metrics" {
             let response = await exposition(request)
             finish(response, request, id: id, at: start)
             return reply.send(response)
         }
-        if isReading, request.path == "/gateway/events" { return await serveEvents(request, reply, id: id, at: start) }
-        await fleet.isStarted()
-        if isReading, let response = await fleet.answer(request.path, id: id) {
-            finish(response, request, id: id, at: start)
-            return reply.send(response)
+        if request.isReading, request.path == "/gateway/events" {
+            return await serveEvents(request, reply, id: id, at: start)
         }
+        await fleet.isStarted()
         let trace = tracer.trace(of: request)
+        if request.isReading, let answer = await fleet.answer(request.path) {
+            var record = AccessRecord(of: request, id: id, at: start, trace)
+            record.end(answer, request, reply, at: clock())
+            return finish(record)
+        }
         if let change = management.change(of: request) {
             return finish(await management.handle(change, request, reply, id: id, at: start, trace, self))
         }
@@ -145,7 +149,7 @@ public final class Gateway: RequestHandler {
         }
         let failure = Failure(problem)
         let response = failure.response(to: request?.path ?? "/", id: id)
-        var record = AccessRecord(of: request, id: id, at: clock())
+        var record = AccessRecord(of: request, id: id, at: clock(), request.map { tracer.trace(of: $0) })
         record.note(failure)
         record.note(response)
         finish(record)
@@ -255,7 +259,7 @@ public final class Gateway: RequestHandler {
         guard !loaded.isEmpty else { return reply }
         metrics.misses += 1
         call.use = call.use ?? .bypass("load")
-        call.record.backend = fleet.names(of: loaded)
+        call.record.goes(to: loaded.map { fleet.backends[$0].name })
         guard let answers = try? await FanOut.send(call.request, id: call.id, to: loaded, call.record.trace, self)
         else {
             call.record.cut(reply, call.request, isEnding: isEnding, at: clock())
@@ -320,16 +324,14 @@ public final class Gateway: RequestHandler {
         if let log, log.wants.includes(record) { log.record(record) }
     }
 
-    /// Of what was answered in one piece and is about no model.
+    /// Of what is about the gateway itself.
     func finish(_ response: Response, _ request: Request, id: String? = nil, at start: Int64) {
         let route = Route(path: request.path)
         // Nothing is made that nobody wants.
-        let isReading = request.method == "GET" || request.method == "HEAD"
-        if route.isOwn, isReading, log?.wants != .all { return metrics.count(route, response.status) }
+        if route.isOwn, request.isReading, log?.wants != .all { return metrics.count(route, response.status) }
         var record = AccessRecord(of: request, id: id ?? ids.id(for: request), at: start)
         record.note(response)
         record.duration = clock() - start
-        if record.isFailure { record.error = FanOut.words(of: response.body, response.status) }
         finish(record)
     }
 

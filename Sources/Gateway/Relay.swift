@@ -109,7 +109,7 @@ final class Relay {
     /// Whether it only asks for something that another backend may know as well.
     private var isQuestion: Bool {
         if case .model = aim { return true }
-        return request.method == "GET" || request.method == "HEAD"
+        return request.isReading
     }
 
     private var isPinned: Bool { if case .backend = aim { true } else { false } }
@@ -156,8 +156,8 @@ final class Relay {
         } catch {
             let failure = failure(for: error)
             fleet.brokeOff(tried.last, error)
-            note(failure)
-            if failure.status != Failure.clientLeft, answer.length == nil, let last = tail.error(failure, id: id) {
+            record.note(failure)
+            if !record.hasLeft, answer.length == nil, let last = tail.error(failure, id: id) {
                 _ = writer.write(Bytes(last))
             }
             // Never a proper end: who reads the body must not take it for whole.
@@ -169,21 +169,15 @@ final class Relay {
     // MARK: No answer
 
     private func refuse(_ failure: Failure, to reply: consuming Reply) {
-        record.status = failure.status
-        note(failure)
+        record.note(failure)
         // Nobody is there to read it: the reply goes unused.
-        guard failure.status != Failure.clientLeft else { return }
+        guard !record.hasLeft else { return }
         let response = failure.response(to: request.path, id: id)
-        record.bytes = response.body.count
+        record.note(response)
         reply.send(response)
     }
 
     private func failure(for error: any Error) -> Failure {
         gateway.isEnding && error is CancellationError ? .ending : Failure(error, backend: backend.name)
-    }
-
-    private func note(_ failure: Failure) {
-        record.note(failure)
-        if failure.status == Failure.clientLeft { record.status = failure.status }
     }
 }

@@ -49,6 +49,9 @@ public final class Request {
         return path.utf8.contains(UInt8(ascii: "%")) ? path.percentDecoded(isQuery: false) ?? path : path
     }()
 
+    /// Whether it asks for something and changes nothing.
+    public var isReading: Bool { method == "GET" || method == "HEAD" }
+
     /// Fetches the header now, before the place it is read from goes away.
     package func retainHeaders() { _ = headers }
 

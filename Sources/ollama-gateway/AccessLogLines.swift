@@ -24,11 +24,11 @@ final class AccessLogLines: AccessLog {
     private func text(_ record: AccessRecord) -> String {
         let time = LogOutput.timestamp(record.start + record.duration)
         var line =
-            "\(time) \(level(of: record)) \(record.peer) \(plain(record.method)) \(plain(record.target)) \(record.status) \(record.bytes)B"
+            "\(time) \(level(of: record)) \(record.peer) \(plain(record.method)) \(plain(record.path)) \(record.status) \(record.bytes)B"
         line += " \(milliseconds(record.duration))ms"
         if let queue = record.queueWait, queue > 0 { line += " queue=\(milliseconds(queue))ms" }
         if let first = record.firstByte { line += " first=\(milliseconds(first))ms" }
-        if let model = record.model { line += " model=\(plain(shortened(model)))" }
+        if let model = record.model { line += " model=\(plain(model))" }
         if let tokens = record.completionTokens { line += " tokens=\(record.promptTokens ?? 0)+\(tokens)" }
         if let backend = record.backend { line += " backend=\(backend)" }
         if record.tries > 1 { line += " tries=\(record.tries)" }
@@ -39,9 +39,6 @@ final class AccessLogLines: AccessLog {
         if let error = record.error { line += " error=\(JSONText.quoted(error))" }
         return line
     }
-
-    /// Clients write what they like.
-    private func shortened(_ model: String) -> String { String(model.prefix(200)) }
 
     /// Without anything that could end the line or speak to a terminal.
     private func plain(_ text: String) -> String {
@@ -56,16 +53,16 @@ final class AccessLogLines: AccessLog {
         var line =
             #"{"time":"\#(time)","level":"\#(level(of: record))","message":"request","id":\#(JSONText.quoted(record.id))"#
         line += #","client":"\#(record.peer)","method":\#(JSONText.quoted(record.method))"#
-        line += #","target":\#(JSONText.quoted(record.target)),"status":\#(record.status),"bytes":\#(record.bytes)"#
+        line += #","path":\#(JSONText.quoted(record.path)),"status":\#(record.status),"bytes":\#(record.bytes)"#
         line += #","duration_ms":\#(milliseconds(record.duration))"#
         if let queue = record.queueWait { line += #","queue_ms":\#(milliseconds(queue))"# }
         if let first = record.firstByte { line += #","first_byte_ms":\#(milliseconds(first))"# }
-        if let model = record.model { line += #","model":\#(JSONText.quoted(shortened(model)))"# }
+        if let model = record.model { line += #","model":\#(JSONText.quoted(model))"# }
         if let tokens = record.completionTokens {
             line += #","prompt_tokens":\#(record.promptTokens ?? 0),"completion_tokens":\#(tokens)"#
         }
         if let backend = record.backend { line += #","backend":\#(JSONText.quoted(backend))"# }
-        if record.tries > 1 { line += #","tries":\#(record.tries)"# }
+        if record.tries > 0 { line += #","tries":\#(record.tries)"# }
         if let cache = record.cache { line += #","cache":"\#(cache)""# }
         if let reason = record.bypass { line += #","bypass":"\#(reason)""# }
         if let trace = record.traceID { line += #","trace_id":"\#(trace)""# }
@@ -75,7 +72,7 @@ final class AccessLogLines: AccessLog {
 
     /// With three digits behind the point.
     private func milliseconds(_ microseconds: Int64) -> String {
-        let digits = String(microseconds % 1000)
+        let digits = String(microseconds.magnitude % 1000)
         return "\(microseconds / 1000).\(String(repeating: "0", count: 3 - digits.count))\(digits)"
     }
 }

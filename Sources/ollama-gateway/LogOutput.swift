@@ -1,3 +1,4 @@
+import Dispatch
 import EventLoop
 import Gateway
 import Glibc
@@ -8,16 +9,27 @@ enum LogFormat: String, CaseIterable, Sendable {
     case text, json
 }
 
-/// Where log lines go: standard error, whole lines only.
+/// Where log lines go: standard error, whole lines only. Where that is systemd's journal, each begins with its level.
 ///
-/// Lines that the loop writes are gathered and leave at the end of its turn, in one system call for all of them.
-/// Other threads write at once. Where they go to systemd's journal, each begins with its level.
+/// Lines that the loop writes are gathered until the end of its turn, and a thread of their own writes them: whoever
+/// does not read standard error holds up no request. What it does not read in time is dropped, and that is told.
 ///
 /// Source: sd-daemon(3) for the levels, systemd.exec(5) for `JOURNAL_STREAM`.
 final class LogOutput: Sendable {
+    private struct Waiting {
+        var bytes: [UInt8] = []
+        /// Lines for which there was no room.
+        var dropped = 0
+        var isBeingWritten = false
+    }
+
     let format: LogFormat
     private let isJournal: Bool
-    private let gathered = Mutex<[UInt8]>([])
+    private let waiting = Mutex(Waiting())
+    private let writer = DispatchQueue(label: "log")
+
+    /// Bytes that wait to be written.
+    private static let waitingAtMost = 4 << 20
 
     init(format: LogFormat) {
         self.format = format
@@ -44,27 +56,61 @@ final class LogOutput: Sendable {
 
     /// Takes one line without its end.
     func write(_ line: String, _ level: Logger.Level) {
-        let first = gathered.withLock { bytes in
-            let isFirst = bytes.isEmpty
-            if isJournal { bytes.append(contentsOf: LogOutput.prefix(level).utf8) }
-            bytes.append(contentsOf: line.utf8)
-            bytes.append(0x0a)
-            return isFirst
+        let isFirst = waiting.withLock { waiting in
+            guard waiting.bytes.count + line.utf8.count < LogOutput.waitingAtMost else {
+                waiting.dropped += 1
+                return false
+            }
+            if isJournal { waiting.bytes.append(contentsOf: LogOutput.prefix(level).utf8) }
+            waiting.bytes.append(contentsOf: line.utf8)
+            waiting.bytes.append(0x0a)
+            defer { waiting.isBeingWritten = true }
+            return !waiting.isBeingWritten
         }
-        if !Loop.events.isCurrent {
-            flush()
-        } else if first {
-            Loop.events.atEndOfTurn { [self] in flush() }
+        guard isFirst else { return }
+        if Loop.events.isCurrent {
+            Loop.events.atEndOfTurn { [self] in startWriting() }
+        } else {
+            startWriting()
         }
     }
 
+    /// Nonisolated: Dispatch runs it on a thread of its own.
+    private nonisolated func startWriting() {
+        writer.async { [self] in
+            while let bytes = next() { LogOutput.put(bytes) }
+        }
+    }
+
+    private nonisolated func next() -> [UInt8]? {
+        waiting.withLock { waiting in
+            guard !waiting.bytes.isEmpty || waiting.dropped > 0 else {
+                waiting.isBeingWritten = false
+                return nil
+            }
+            var bytes = waiting.bytes
+            if waiting.dropped > 0 {
+                let words = "log lines dropped, as nobody reads them: \(waiting.dropped)"
+                bytes += Array((isJournal ? LogOutput.prefix(.warning) : "").utf8) + Array((line(words) + "\n").utf8)
+            }
+            waiting.bytes.removeAll(keepingCapacity: bytes.count <= 65_536)
+            waiting.dropped = 0
+            return bytes
+        }
+    }
+
+    private nonisolated func line(_ words: String) -> String {
+        let time = LogOutput.timestamp(LogOutput.now())
+        return format == .text
+            ? "\(time) warning \(words)" : #"{"time":"\#(time)","level":"warning","message":"\#(words)"}"#
+    }
+
+    /// Waits until all is written, for a second at most.
     func flush() {
-        LogOutput.put(
-            gathered.withLock { bytes in
-                let all = bytes
-                bytes.removeAll(keepingCapacity: true)
-                return all
-            })
+        let written = DispatchSemaphore(value: 0)
+        startWriting()
+        writer.async { written.signal() }
+        _ = written.wait(timeout: .now() + 1)
     }
 
     /// Says one thing before there is a log.
@@ -76,6 +122,12 @@ final class LogOutput: Sendable {
             while rest.count > 0 {
                 let count = Glibc.write(STDERR_FILENO, rest.baseAddress, rest.count)
                 if count < 0 && errno == EINTR { continue }
+                if count < 0 && errno == EAGAIN {
+                    // Somebody else has made it so.
+                    var descriptor = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+                    _ = poll(&descriptor, 1, 1000)
+                    continue
+                }
                 guard count > 0 else { return }
                 rest = UnsafeRawBufferPointer(rebasing: rest[count...])
             }

@@ -108,7 +108,7 @@ def test_each_request_is_shown_with_what_became_of_it(gateway, boxes, open_page)
     page.wait(lambda: len(page.requests()) == 3, "the third")
     assert page.requests()[0][3] == "404" and "nope" in page.requests()[0][1]
     page.wait(lambda: page.number("hits") == 33, "one hit of three")
-    assert page.number("errors") == 0 and "1 refused" in page.text("#key-errors")
+    assert page.number("errors") == 0 and "1 × 4xx" in page.text("#key-errors")
 
 
 def test_the_gateways_own_pages_are_not_among_the_requests(gateway, open_page):

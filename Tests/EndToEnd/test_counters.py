@@ -591,6 +591,7 @@ CATALOGUE = {
     "time_to_first_byte_seconds": (SECONDS, ["model"], None),
     "queue_wait_seconds": (SECONDS, [], {()}),
     "chunk_gap_seconds": (SECONDS, ["backend"], None),
+    "backend_first_byte_seconds": (SECONDS, ["backend"], None),
     "model_load_seconds": (SECONDS, ["model"], None),
     "tokens_per_second": (SPEEDS, ["model"], None),
     "prompt_tokens_total": ("counter", ["model", "key"], None),

@@ -23,7 +23,7 @@ from wire import Connection, Ended, ask, request_bytes, wait_until
 
 BOTH = pytest.mark.parametrize("log_format", ["text", "json"])
 TEXT = re.compile(
-    r"(?P<time>\S+) (?P<level>[a-z]+) (?P<client>\S+) (?P<method>\S+) (?P<target>\S+) (?P<status>\d{3}) (?P<bytes>\d+)B"
+    r"(?P<time>\S+) (?P<level>[a-z]+) (?P<client>\S+) (?P<method>\S+) (?P<path>\S+) (?P<status>\d{3}) (?P<bytes>\d+)B"
     r" (?P<duration_ms>\d+\.\d{3})ms(?: queue=(?P<queue_ms>\d+\.\d{3})ms)?(?: first=(?P<first_byte_ms>\d+\.\d{3})ms)?"
     r"(?: model=(?P<model>\S+))?(?: tokens=(?P<prompt_tokens>\d+)\+(?P<completion_tokens>\d+))?"
     r"(?: backend=(?P<backend>\S+))?(?: tries=(?P<tries>\d+))?(?: cache=(?P<cache>[A-Z]+))?"
@@ -31,7 +31,7 @@ TEXT = re.compile(
     r'(?: error=(?P<error>"(?:[^"\\]|\\.)*"))?'
 )
 NUMBERS = {"status", "bytes", "duration_ms", "queue_ms", "first_byte_ms", "prompt_tokens", "completion_tokens", "tries"}
-ALWAYS = {"time", "level", "client", "method", "target", "status", "bytes", "duration_ms", "id"}
+ALWAYS = {"time", "level", "client", "method", "path", "status", "bytes", "duration_ms", "id"}
 SOMETIMES = {
     "queue_ms", "first_byte_ms", "model", "prompt_tokens", "completion_tokens", "backend", "tries", "cache", "bypass",
     "trace_id", "error",
@@ -110,7 +110,7 @@ def test_a_miss_and_a_hit_tell_all_that_is_known_of_them(talk, talking_box, star
     found = record(gateway, "the-miss")
     end = time.time()
     wanted = {
-        "level": "info", "client": "127.0.0.1", "method": "POST", "target": PATH, "status": 200,
+        "level": "info", "client": "127.0.0.1", "method": "POST", "path": PATH, "status": 200,
         "bytes": len(answer.body), "model": "llama3.2:latest", "prompt_tokens": PROMPT_TOKENS, "completion_tokens": 3,
         "backend": gateway.backend(talking_box)["name"], "cache": "MISS", "id": "the-miss",
     }  # fmt: skip
@@ -298,7 +298,7 @@ def test_who_only_asks_how_the_gateway_is_leaves_no_line_but_for_debugging(box, 
         return
     for number, (method, target, status) in enumerate(OWN):
         found = told_of[f"own-{number}"]
-        assert (found["method"], found["target"], found["status"]) == (method, target, status)
+        assert (found["method"], found["path"], found["status"]) == (method, target, status)
         assert found["level"] == "debug"
 
 
@@ -310,7 +310,7 @@ def test_who_changes_something_of_the_gateway_leaves_a_line(box, start, log_form
         assert ask(gateway.address, method, target.format(name), [named(f"change-{number}")]).status == 200
     ask(gateway.address, "GET", "/api/tags", [named("other")])
     record(gateway, "other")
-    told_of = [(each["method"], each["target"], each["level"]) for each in records(gateway) if "change-" in each["id"]]
+    told_of = [(each["method"], each["path"], each["level"]) for each in records(gateway) if "change-" in each["id"]]
     assert told_of == [(method, target.format(name), "info") for method, target in CHANGES]
 
 

@@ -127,10 +127,13 @@ def test_what_the_gateway_does_not_know_of_itself_reaches_no_box(gateway, boxes)
 
 
 def check_table(text, gateway):
-    """Fails unless each box has a line of its own with its state."""
+    """Fails unless each box has a line of its own with its state, and below the table why it is not well."""
+    table, _, below = text.partition("\n\n")
     for backend in gateway.status()["backends"]:
-        (line,) = [line for line in text.splitlines() if backend["name"] in line]
+        (line,) = [line for line in table.splitlines() if backend["name"] in line]
         assert re.search(rf"\b{backend['state']}\b", line), line
+        reason = f"{backend['name']} is {backend['state']}: {backend['reason']}\n"
+        assert reason in below if backend["reason"] else backend["name"] not in below, below
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) < 400
 

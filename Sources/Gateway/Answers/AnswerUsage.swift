@@ -44,13 +44,14 @@ struct AnswerUsage: Equatable, Sendable {
 
     /// Whether the numbers follow; a tool's arguments may have members of the same names before them.
     private static func begins(_ member: UnsafeRawBufferPointer) -> Bool {
-        starts(member, with: "total_duration\":") || starts(member, with: "usage\":{")
+        if starts(member, with: "total_duration\":") { return true }
+        return value(of: "done\":", in: member)?.first == UInt8(ascii: "t")
+            || value(of: "usage\":", in: member)?.first == UInt8(ascii: "{")
     }
 
     private mutating func read(member: UnsafeRawBufferPointer) {
         func number(_ name: StaticString) -> Int? {
-            AnswerUsage.starts(member, with: name)
-                ? AnswerUsage.number(member[name.utf8CodeUnitCount...]) : nil
+            AnswerUsage.value(of: name, in: member).map(AnswerUsage.number)
         }
         func take(_ value: inout Int, _ most: Int, _ found: Int?) {
             // The first behind where they begin: what follows may be a tool's.
@@ -80,9 +81,15 @@ struct AnswerUsage: Equatable, Sendable {
         return member.count > count && (0..<count).allSatisfy { member[$0] == name.utf8Start[$0] }
     }
 
+    private static func value(
+        of name: StaticString, in member: UnsafeRawBufferPointer
+    ) -> Slice<UnsafeRawBufferPointer>? {
+        starts(member, with: name) ? member[name.utf8CodeUnitCount...].drop { $0 == 0x20 } : nil
+    }
+
     private static func number(_ text: Slice<UnsafeRawBufferPointer>) -> Int {
         var number = 0
-        for byte in text.drop(while: { $0 == 0x20 }).prefix(18) {
+        for byte in text.prefix(18) {
             guard (0x30...0x39).contains(byte) else { break }
             number = number * 10 + Int(byte - 0x30)
         }

@@ -79,6 +79,7 @@ enum FanOut {
     /// That a backend could not be asked counts.
     static func failure(_ error: any Error, _ backend: Int, _ fleet: Fleet) -> Failure {
         guard let error = error as? TransportError else { return Failure(error, backend: fleet.backends[backend].name) }
+        fleet.brokeOff(backend, error)
         if let fault = Fault(error), error.kind != .firstByteTimeout {
             fleet.failed(fleet.queue.balancer.visit(backend, at: fleet.now()), fault)
         }

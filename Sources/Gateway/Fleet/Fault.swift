@@ -11,6 +11,8 @@ struct Fault: Sendable {
         case status
         case probe
 
+        var label: String { "reason=\"\(rawValue)\"" }
+
         /// Nil for what is our own doing.
         init?(_ error: TransportError) {
             switch error.kind {

@@ -7,29 +7,32 @@ extension Fleet {
 
     func gauges() -> [Gauges.BackendGauges] {
         let waiting = queue.waitingByBackend()
-        let names = namesByDigest()
-        return backends.indices.map { backend in
-            let state = queue.balancer.backends[backend]
-            var gauges = Gauges.BackendGauges(
-                isUp: state.isServing, isDrained: state.isDrained, running: state.running, limit: state.limit,
-                waiting: waiting[backend],
-                models: state.models, probe: reports[backend].latency)
-            // One that does not answer has told nothing of late.
-            guard state.breaker.state != .unhealthy else { return gauges }
-            let labels = state.loads.map { label(of: names[$0.digest] ?? "") }
-            gauges.loaded = Set(labels).filter { $0 != ModelLabels.other }.sorted()
-            return gauges
+        var gauges = backends.indices.map { backend in
+            let seat = queue.balancer.seat(of: backend)
+            return Gauges.BackendGauges(
+                isUp: queue.balancer.backends[backend].isServing,
+                isDrained: queue.balancer.backends[backend].isDrained, running: seat.running, limit: seat.limit,
+                waiting: waiting[backend], models: seat.models, probe: reports[backend].latency)
         }
+        for load in loads() {
+            let number = label(of: load.model)
+            guard number != ModelLabels.other else { continue }
+            for backend in load.backends { gauges[backend].loaded.append(number) }
+        }
+        return gauges
     }
 
-    /// What the digests stand for; where one has several names, the first.
-    func namesByDigest() -> [String: String] {
-        var names: [String: String] = [:]
-        for entry in queue.balancer.directory.entries.values {
-            for version in entry.isConflicted ? entry.versions.map(\.listing.digest) : [entry.digest] {
-                names[version] = names[version].map { min($0, entry.name) } ?? entry.name
-            }
+    /// The models that are loaded anywhere, by name, and where; of several names for one model the first.
+    func loads() -> [(model: String, backends: [Int])] {
+        // One that does not answer has told nothing of late.
+        let tells = queue.balancer.backends.map { $0.breaker.state != .unhealthy }
+        var seen: Set<String> = []
+        // There may be very many that are not loaded.
+        let loaded = queue.balancer.directory.entries.values.lazy.filter { $0.candidates.isLoadedAnywhere }
+        return loaded.sorted { $0.name < $1.name }.compactMap { entry in
+            guard seen.insert(entry.digest).inserted else { return nil }
+            let holders = entry.candidates.all.lazy.filter { $0.isLoaded && tells[$0.backend] }.map(\.backend)
+            return holders.isEmpty ? nil : (entry.name, Array(holders))
         }
-        return names
     }
 }

@@ -243,9 +243,6 @@ final class Fleet {
         return "\(entry.name) is not the same model everywhere: \(versions.joined(separator: "; "))"
     }
 
-    /// As the access log has several.
-    func names(of backends: [Int]) -> String { backends.map { self.backends[$0].name }.joined(separator: ",") }
-
     // MARK: Requests that do not queue
 
     /// Sends a question that makes no model work. It fails as soon as a probe finds the backend dead.

@@ -21,6 +21,11 @@ enum FleetStatus {
         }.joined()
     }
 
+    /// The first, and how many more: a terminal is 80 columns wide.
+    static func shortened(_ names: [String]) -> String {
+        (names.first ?? "") + (names.count > 1 ? " +\(names.count - 1)" : "")
+    }
+
     /// With one digit behind the point, unless that is nought.
     static func mebibytes(_ bytes: Int) -> String {
         let tenths = (bytes * 10 + (1 << 19)) >> 20
@@ -130,7 +135,7 @@ extension Fleet {
             rows.append([
                 backends[backend].name, self.state(of: backend),
                 FleetStatus.age(seconds: (time - report.since) / 1_000_000), "\(state.running)/\(state.limit)",
-                "\(state.models)", loaded(at: backend).joined(separator: ","),
+                "\(state.models)", FleetStatus.shortened(loaded(at: backend)),
                 report.latency.map { "\(Double($0 / 100_000) / 10)ms" } ?? "-", report.version ?? "-",
             ])
             if let reason = reason(of: backend) {

@@ -176,7 +176,7 @@ final class Management {
         _ others: [FanOut.Answer], _ gateway: Gateway
     ) async {
         let fleet = gateway.fleet
-        record.backend = fleet.names(of: backends)
+        record.goes(to: backends.map { fleet.backends[$0].name })
         guard let answers = try? await FanOut.send(request, id: id, to: backends, record.trace, gateway) else {
             return record.cut(reply, request, isEnding: gateway.isEnding, at: gateway.clock())
         }

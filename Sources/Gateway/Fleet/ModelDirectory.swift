@@ -169,6 +169,8 @@ struct Candidates {
     }
 
     private(set) var all: [Candidate] = []
+    /// Whether any of them has the model in memory.
+    private(set) var isLoadedAnywhere = false
     /// The time; no turn that is past is made up for.
     private var clock: UInt64 = 0
     private var turns: UInt64 = 0
@@ -186,11 +188,13 @@ struct Candidates {
             candidate.isLoaded = isLoaded(backend)
             return candidate
         }
+        isLoadedAnywhere = all.contains(where: \.isLoaded)
     }
 
     mutating func set(_ backend: Int, isLoaded: Bool) {
         guard let place = all.firstIndex(where: { $0.backend == backend }) else { return }
         all[place].isLoaded = isLoaded
+        isLoadedAnywhere = isLoaded || (isLoadedAnywhere && all.contains(where: \.isLoaded))
     }
 
     /// The one of these whose turn it is: that which has waited longest or, where they do not weigh the same, each as

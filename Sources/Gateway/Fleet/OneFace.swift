@@ -4,22 +4,21 @@ import HTTPCore
 /// What the fleet tells of itself as if it were one Ollama.
 extension Fleet {
     /// The answer to `GET` or `HEAD` of a path that is about all backends; nil if it is not.
-    /// - Parameter id: of the request, for errors.
-    func answer(_ path: String, id: String) async -> Response? {
+    func answer(_ path: String) async -> Result<Response, Failure>? {
         switch path {
         case "/api/tags":
             await lookAtChanges()
-            return ifKnown(path, id) { json(models(named: "models", queue.balancer.directory.listed.map(\.json))) }
+            return ifKnown { json(models(named: "models", queue.balancer.directory.listed.map(\.json))) }
         case "/v1/models":
             await lookAtChanges()
-            return ifKnown(path, id) { openAIModels }
+            return ifKnown { openAIModels }
         case "/api/ps":
             await askWhatRuns(at: backends.indices)
-            return ifKnown(path, id) { json(models(named: "models", running.map(\.json))) }
+            return ifKnown { json(models(named: "models", running.map(\.json))) }
         case "/api/version":
-            return ifKnown(path, id) { json(#"{"version":\#(JSONText.quoted(version))}"#) }
+            return ifKnown { json(#"{"version":\#(JSONText.quoted(version))}"#) }
         case let path where path.hasPrefix("/v1/models/") && path.utf8.count > 11:
-            return await openAIModel(String(path.dropFirst(11)), path, id)
+            return await openAIModel(String(path.dropFirst(11)))
         default:
             return nil
         }
@@ -34,9 +33,8 @@ extension Fleet {
     }
 
     /// Before any backend has said what it has, nothing can be told.
-    private func ifKnown(_ path: String, _ id: String, _ answer: () -> Response) -> Response {
-        if queue.balancer.directory.isKnown { return answer() }
-        return unavailable("").response(to: path, id: id)
+    private func ifKnown(_ answer: () -> Response) -> Result<Response, Failure> {
+        queue.balancer.directory.isKnown ? .success(answer()) : .failure(unavailable(""))
     }
 
     func unavailable(_ model: String) -> Failure {
@@ -76,17 +74,17 @@ extension Fleet {
             + #""owned_by":\#(JSONText.quoted(namespace))}"#
     }
 
-    private func openAIModel(_ name: String, _ path: String, _ id: String) async -> Response {
+    private func openAIModel(_ name: String) async -> Result<Response, Failure> {
         await lookAtChanges()
         let model = ModelName(name).description
         _ = await holders(of: model)
-        if mayBeElsewhere(model) { return unavailable(model).response(to: path, id: id) }
-        return ifKnown(path, id) {
-            guard let listing = queue.balancer.directory.entries[model]?.listing else {
-                return Failure(noModel: ModelName(name)).response(to: path, id: id)
-            }
-            return Response(status: 200, contentType: "application/json", openAI(listing, id: name) + "\n")
+        if mayBeElsewhere(model) { return .failure(unavailable(model)) }
+        guard queue.balancer.directory.isKnown else { return .failure(unavailable("")) }
+        guard let listing = queue.balancer.directory.entries[model]?.listing else {
+            return .failure(Failure(noModel: ModelName(name)))
         }
+        return .success(
+            Response(status: 200, contentType: "application/json", openAI(listing, id: name) + "\n"))
     }
 
     // MARK: What runs

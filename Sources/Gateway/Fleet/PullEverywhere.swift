@@ -31,8 +31,7 @@ final class PullEverywhere {
         self.gateway = gateway
         merge = PullMerge(backends: backends.map { gateway.fleet.backends[$0].name })
         record = AccessRecord(of: request, id: id, at: start, trace)
-        record.backend = gateway.fleet.names(of: backends)
-        record.tries = backends.count
+        record.goes(to: backends.map { gateway.fleet.backends[$0].name })
     }
 
     func run(_ reply: consuming Reply) async -> AccessRecord {
@@ -130,11 +129,17 @@ final class PullEverywhere {
     }
 
     private func leave() {
-        record.status = Failure.clientLeft
-        record.note(.left)
-        writer?.abort()
+        let failure = gateway.isEnding ? Failure.ending : .left
+        record.note(failure)
+        if let writer {
+            if !record.hasLeft { _ = writer.write(Bytes(#"{"error":\#(JSONText.quoted(failure.message))}"# + "\n")) }
+            writer.abort()
+        } else if !record.hasLeft, let reply = reply.take() {
+            let response = failure.response(to: request.path, id: id)
+            record.note(response)
+            reply.send(response)
+        }
         writer = nil
-        if gateway.isEnding, let reply = reply.take() { reply.send(Failure.ending.response(to: request.path, id: id)) }
         reply = nil
     }
 }

@@ -58,11 +58,28 @@ struct Exposition: ~Copyable {
         sample("", value)
     }
 
-    /// - Parameter labels: as ``label(_:_:)`` writes them, separated by commas; "" for none.
-    mutating func sample(_ labels: String, _ value: Int) {
-        begin("", labels)
+    /// - Parameters:
+    ///   - labels: as ``label(_:_:)`` writes them, separated by commas; "" for none.
+    ///   - more: another label.
+    mutating func sample(_ labels: String, _ more: String, _ value: Int) {
+        begin("", labels, more)
         out.append(decimal: value)
         out.append(byte: 0x0a)
+    }
+
+    mutating func sample(_ labels: String, _ value: Int) { sample(labels, "", value) }
+
+    /// One sample for each of other labels, all with the same value.
+    mutating func samples(_ labels: String, with others: some Sequence<String>, _ value: Int) {
+        var prefix = "\(name){\(labels),"
+        let end = "} \(value)\n"
+        prefix.withUTF8 { prefix in
+            for other in others {
+                out.append(UnsafeRawBufferPointer(prefix))
+                out.append(other)
+                out.append(end)
+            }
+        }
     }
 
     mutating func sample(_ labels: String, millionths value: Int) {
@@ -72,18 +89,16 @@ struct Exposition: ~Copyable {
     }
 
     mutating func sample(_ labels: String, _ histogram: borrowing Histogram) {
+        var prefix = "\(name)_bucket{\(labels)\(labels.isEmpty ? "" : ",")"
         var total = 0
-        for place in histogram.counts.indices {
-            total += histogram.counts[place]
-            out.append(name)
-            out.append("_bucket{")
-            if !labels.isEmpty {
-                out.append(labels)
-                out.append(byte: UInt8(ascii: ","))
+        prefix.withUTF8 { prefix in
+            for place in histogram.counts.indices {
+                total += histogram.counts[place]
+                out.append(UnsafeRawBufferPointer(prefix))
+                histogram.scale.labels[place].withUnsafeBytes { out.append($0) }
+                out.append(decimal: total)
+                out.append(byte: 0x0a)
             }
-            out.append(histogram.scale.labels[place])
-            out.append(decimal: total)
-            out.append(byte: 0x0a)
         }
         begin("_sum", labels)
         out.append(millionths: histogram.sum)
@@ -93,12 +108,16 @@ struct Exposition: ~Copyable {
         out.append(byte: 0x0a)
     }
 
-    private mutating func begin(_ suffix: String, _ labels: String) {
+    private mutating func begin(_ suffix: String, _ labels: String, _ more: String = "") {
         out.append(name)
         out.append(suffix)
         if !labels.isEmpty {
             out.append(byte: UInt8(ascii: "{"))
             out.append(labels)
+            if !more.isEmpty {
+                out.append(byte: UInt8(ascii: ","))
+                out.append(more)
+            }
             out.append(byte: UInt8(ascii: "}"))
         }
         out.append(byte: UInt8(ascii: " "))

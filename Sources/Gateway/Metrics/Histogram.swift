@@ -5,12 +5,12 @@ struct Histogram: Sendable {
         /// Upper bounds, inclusive; above the last there is one bucket more.
         let bounds: [Int]
         /// `le="0.5"} ` and so on, for each bucket.
-        let labels: [String]
+        let labels: [[UInt8]]
 
         /// - Parameter bounds: in millionths, with how they are written.
         init(_ bounds: KeyValuePairs<Int, String>) {
             self.bounds = bounds.map(\.key)
-            labels = (bounds.map(\.value) + ["+Inf"]).map { "le=\"\($0)\"} " }
+            labels = (bounds.map(\.value) + ["+Inf"]).map { Array("le=\"\($0)\"} ".utf8) }
         }
 
         /// From a millisecond to five minutes.

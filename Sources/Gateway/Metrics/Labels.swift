@@ -7,9 +7,9 @@ struct Route: Hashable, Sendable {
     static let names: [String] =
         Endpoint.allCases.map(\.rawValue) + [
             "/", "/api/tags", "/api/ps", "/api/show", "/api/version", "/api/pull", "/api/push", "/api/create",
-            "/api/copy", "/api/delete", "/api/blobs/{digest}", "/v1/models", "/v1/models/{model}", "/health", "/ready",
-            "/metrics", "/gateway", "other",
-        ]
+            "/api/copy", "/api/delete", "/api/blobs/{digest}", "/v1/models", "/v1/models/{model}",
+        ] + ownNames + ["other"]
+    private static let ownNames = ["/health", "/ready", "/metrics", "/gateway"]
     private static let indices = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, $0) })
 
     static let other = Route(index: names.count - 1)
@@ -37,7 +37,7 @@ struct Route: Hashable, Sendable {
     var isInference: Bool { index < Endpoint.allCases.count }
     /// Whether it is about the gateway itself.
     var isOwn: Bool { (Route.own..<Route.other.index).contains(index) }
-    private static let own = names.count - 5
+    private static let own = names.count - 1 - ownNames.count
 }
 
 /// How the cache was used, as metrics tell it.
@@ -64,6 +64,8 @@ enum Outcome: Int, CaseIterable {
         self =
             switch (record.status, record.use) {
             case _ where record.hasLeft: .cancelled
+            // It asked for nothing else.
+            case _ where record.refusal == .notCached: .refused
             case (500..., _): .failed
             case (400..., _): .refused
             case (_, .hit): .hit
@@ -87,6 +89,14 @@ enum Refusal: String, CaseIterable, Sendable {
     case notCached = "not_cached"
     case forbidden
     case stopping
+
+    /// Whether nothing was done for the request, so that it says nothing of how long requests take.
+    var isBeforehand: Bool {
+        switch self {
+        case .rateLimit, .malformed, .tooLarge, .tooSlow: true
+        default: false
+        }
+    }
 }
 
 /// Models have small numbers: at most ``atMost`` of them, and 0 for all others, so that clients cannot make series.

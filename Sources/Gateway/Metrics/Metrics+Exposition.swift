@@ -38,7 +38,7 @@ struct Gauges {
 extension Metrics {
     /// Everything, as Prometheus reads it.
     func exposition(_ gauges: Gauges, _ format: Exposition.Format) -> Bytes {
-        var out = Exposition(format, reserving: 64 * 1024)
+        var out = Exposition(format, reserving: lastSize + lastSize / 8)
         let names = modelLabels.names.map { Exposition.label("model", $0) }
         appendTotals(to: &out, entries: gauges.cache.entries)
         appendRequests(to: &out, names)
@@ -48,7 +48,9 @@ extension Metrics {
         out.family("ollama_gateway_queue_depth", .gauge, "Requests to models that wait.", gauges.queue.depth)
         out.family("ollama_gateway_queue_limit", .gauge, "Requests to models that may wait.", gauges.queue.limit)
         appendProcess(to: &out, gauges)
-        return out.finish()
+        let text = out.finish()
+        lastSize = text.count
+        return text
     }
 
     private func appendTotals(to out: inout Exposition, entries: Int) {
@@ -58,7 +60,7 @@ extension Metrics {
         out.family("ollama_cache_size", .gauge, "Answers in the cache.", entries)
         out.family(
             "ollama_request_latency_seconds", .histogram,
-            "Time from an inference request to the end of its answer; those over the rate limit are not counted.")
+            "Time from an inference request to the end of its answer; those refused beforehand are not counted.")
         var all = Histogram()
         for duration in durations { all.add(duration) }
         out.sample("", all)
@@ -170,7 +172,7 @@ extension Metrics {
         out.family("ollama_gateway_backend_failures", .counter, "Calls and probes that a backend failed, by reason.")
         for backend in backends {
             for kind in Fault.Kind.allCases {
-                out.sample("\(backend.label),reason=\"\(kind.rawValue)\"", backend.failures[kind, default: 0])
+                out.sample(backend.label, kind.label, backend.failures[kind, default: 0])
             }
         }
         out.family("ollama_gateway_backend_state_changes", .counter, "How often a backend has come into a state.")
@@ -181,12 +183,16 @@ extension Metrics {
         }
         out.family("ollama_gateway_backend_model_loaded", .gauge, "Models that a backend has in memory.")
         for (backend, gauge) in zip(backends, gauges) {
-            for model in gauge.loaded { out.sample("\(backend.label),\(models[model])", 1) }
+            out.samples(backend.label, with: gauge.loaded.lazy.map { models[$0] }, 1)
         }
         out.family("ollama_gateway_backend_probe_seconds", .gauge, "Time that the last good probe of a backend took.")
         for (backend, gauge) in zip(backends, gauges) {
             if let probe = gauge.probe { out.sample(backend.label, millionths: Int(probe / 1000)) }
         }
+        out.family(
+            "ollama_gateway_backend_first_byte_seconds", .histogram,
+            "Time from sending a call to a backend to the first byte of its answer: its own queue, load and prompt.")
+        for backend in backends where backend.firstByte.count > 0 { out.sample(backend.label, backend.firstByte) }
         out.family("ollama_gateway_chunk_gap_seconds", .histogram, "Time between two pieces of an answer.")
         for backend in backends where backend.chunkGap.count > 0 { out.sample(backend.label, backend.chunkGap) }
     }

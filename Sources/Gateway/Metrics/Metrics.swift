@@ -29,6 +29,8 @@ final class Metrics {
     var joins = 0
     var stores = 0
     var backends: [BackendMetrics] = []
+    /// Bytes of the exposition that was made last.
+    var lastSize = 64 * 1024
     /// Tokens that boxes have written, as far as that is seen while they write.
     private(set) var tokensSeen = 0
 
@@ -60,6 +62,8 @@ final class Metrics {
         /// Models that it had to load for a call.
         var loads = 0
         var chunkGap = Histogram()
+        /// From sending a call to the first byte of its answer.
+        var firstByte = Histogram()
 
         init(name: String) { label = Exposition.label("backend", name) }
     }
@@ -74,7 +78,7 @@ final class Metrics {
         count(record.route, record.status, CacheLabel(record.use))
         if let refusal = record.refusal { refusals[refusal, default: 0] += 1 }
         if record.hasLeft {
-            if record.firstByte == nil, record.bytes == 0 { cancelled.waiting += 1 } else { cancelled.answering += 1 }
+            if record.bytes == 0 { cancelled.waiting += 1 } else { cancelled.answering += 1 }
         }
         guard record.isInference else { return }
         let outcome = Outcome(record)
@@ -83,7 +87,7 @@ final class Metrics {
             models[record.modelLabel].savedTokens += record.completionTokens ?? 0
         }
         if let firstByte = record.firstByte { models[record.modelLabel].firstByte.observe(Int(firstByte)) }
-        if record.refusal != .rateLimit { observe(record.route, CacheLabel(record.use), record.duration) }
+        if record.refusal?.isBeforehand != true { observe(record.route, CacheLabel(record.use), record.duration) }
     }
 
     func count(_ route: Route, _ status: Int, _ cache: CacheLabel = .none) {
@@ -131,6 +135,11 @@ final class Metrics {
     func countPick(of backend: Int, isRetry: Bool) {
         backends[backend].picks += 1
         if isRetry { backends[backend].retries += 1 }
+    }
+
+    /// A backend has begun to answer a call after so many nanoseconds.
+    func countAnswer(of backend: Int?, after nanoseconds: UInt64) {
+        if isOn, let backend { backends[backend].firstByte.observe(Int(nanoseconds / 1000)) }
     }
 
     func countFailure(of backend: Int, _ kind: Fault.Kind) { backends[backend].failures[kind, default: 0] += 1 }

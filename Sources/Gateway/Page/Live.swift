@@ -15,6 +15,8 @@ final class Live {
     }
 
     static let watchersAtMost = 32
+    /// Of one address.
+    private static let watchersOfOneAtMost = 8
     static let headers: Headers = [
         "Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no",
     ]
@@ -49,10 +51,11 @@ final class Live {
 
     private final class Watcher {
         let writer: any ResponseWriter
+        let peer: PeerAddress
         var isPaused = false
         var over: Signal?
 
-        init(_ writer: any ResponseWriter) { self.writer = writer }
+        init(_ writer: any ResponseWriter, of peer: PeerAddress) { (self.writer, self.peer) = (writer, peer) }
     }
 
     // MARK: What happens
@@ -77,7 +80,7 @@ final class Live {
     }
 
     /// Whether the next request would be shown.
-    var takesMore: Bool { budget > 0 }
+    var takesMore: Bool { metrics.isOn && budget > 0 }
 
     /// A request is over that is not shown.
     func noteMore() { untold.more += 1 }
@@ -141,12 +144,15 @@ final class Live {
 
     // MARK: Watching
 
-    var hasRoom: Bool { watchers.count < Live.watchersAtMost && !isStopped }
+    func hasRoom(for peer: PeerAddress) -> Bool {
+        !isStopped && watchers.count < Live.watchersAtMost
+            && watchers.values.count { $0.peer == peer } < Live.watchersOfOneAtMost
+    }
 
     /// Tells a client all that happens, until it leaves or the gateway ends.
-    func serve(_ reply: consuming Reply, state: @escaping @Loop () -> State) async {
+    func serve(_ peer: PeerAddress, _ reply: consuming Reply, state: @escaping @Loop () -> State) async {
         self.state = state
-        let watcher = Watcher(reply.stream(status: 200, headers: Live.headers))
+        let watcher = Watcher(reply.stream(status: 200, headers: Live.headers), of: peer)
         watcher.writer.onDrain = { [weak watcher] in watcher?.isPaused = false }
         // What is in the hello is told by that.
         if watchers.isEmpty { untold = (0, 0) } else { tellRequests() }

@@ -81,16 +81,16 @@ extension Metrics {
 extension AccessRecord {
     /// As the page shows it; without what was asked.
     var liveJSON: String {
-        let path = String(target.prefix { $0 != "?" }.prefix(200))
+        let path = String(path.unicodeScalars.prefix(200))
         let time = (start + duration) / 1000
         let tokens = completionTokens.map(String.init) ?? "null"
         return #"{"t":\#(time),"id":\#(JSONText.quoted(id)),"client":"\#(peer)","#
             + #""method":\#(JSONText.quoted(method)),"path":\#(JSONText.quoted(path)),"#
-            + #""model":\#(JSONText.orNull(model.map { String($0.prefix(200)) })),"status":\#(status),"#
+            + #""model":\#(JSONText.orNull(model)),"status":\#(status),"#
             + #""cache":\#(JSONText.orNull(cache)),"backend":\#(JSONText.orNull(backend)),"tries":\#(tries),"#
             + #""queue":\#(JSONText.seconds(queueWait)),"first":\#(JSONText.seconds(firstByte)),"#
             + #""duration":\#(JSONText.seconds(duration)),"bytes":\#(bytes),"tokens":\#(tokens),"#
-            + #""error":\#(JSONText.orNull(error.map { String($0.prefix(500)) }))}"#
+            + #""error":\#(JSONText.orNull(error))}"#
     }
 }
 
@@ -98,18 +98,19 @@ extension Fleet {
     /// All backends, for the page.
     var liveJSON: String {
         let gauges = gauges()
-        let names = namesByDigest()
+        var loaded = backends.map { _ in "" }
+        for load in loads() {
+            let name = JSONText.quoted(load.model)
+            for backend in load.backends { loaded[backend] += loaded[backend].isEmpty ? name : "," + name }
+        }
         return backends.indices.map { backend in
             let state = queue.balancer.backends[backend]
             let report = reports[backend]
             let counted = metrics.backends[backend]
-            let loaded =
-                state.breaker.state == .unhealthy
-                ? [] : state.loads.map { names[$0.digest] ?? String($0.digest.prefix(12)) }
             return #"{"name":\#(JSONText.quoted(backends[backend].name)),"state":"\#(self.state(of: backend))","#
                 + #""since":\#(report.since / 1000),"reason":\#(JSONText.orNull(reason(of: backend))),"#
                 + #""running":\#(state.running),"limit":\#(state.limit),"waiting":\#(gauges[backend].waiting),"#
-                + #""models":\#(state.models),"loaded":[\#(loaded.map(JSONText.quoted).joined(separator: ","))],"#
+                + #""models":\#(state.models),"loaded":[\#(loaded[backend])],"#
                 + #""latency":\#(JSONText.seconds(report.latency.map { Int64($0 / 1000) })),"#
                 + #""version":\#(JSONText.orNull(report.version)),"weight":\#(state.weight),"tier":\#(state.tier),"#
                 + #""picks":\#(counted.picks),"failures":\#(counted.failures.values.reduce(0, +)),"#

@@ -51,12 +51,13 @@ extension Span {
     ///   - target: as it came; the query is left out here.
     ///   - route: from a small set: the path of an endpoint, with `{placeholders}`; nil for what has none.
     ///   - status: as it was sent; ``Failure/clientLeft`` if the client was gone first.
+    ///   - hasLeft: whether it was, where a box may have said the same of somebody else.
     ///   - errorType: from a small set; nil for the status itself.
     ///   - error: what went wrong, if it was not the client's fault.
     static func request(
         _ context: TraceContext, parent: UInt64?, start: Int64, duration: Int64, id: String, method: String,
         target: String, route: String?, client: String, endpoint: Endpoint? = nil, model: String? = nil, status: Int,
-        cache: String? = nil, backend: String? = nil, tries: Int = 0, queueWait: Int64? = nil,
+        hasLeft: Bool? = nil, cache: String? = nil, backend: String? = nil, tries: Int = 0, queueWait: Int64? = nil,
         firstByte: Int64? = nil, bytes: Int, errorType: String? = nil, error: String? = nil
     ) -> Span {
         let known = Span.known(method)
@@ -75,7 +76,7 @@ extension Span {
         span.tell(.queueWait, microseconds: queueWait)
         span.tell(.firstByte, microseconds: firstByte)
         span.tell(.bodySize, bytes)
-        guard status != Failure.clientLeft else {
+        guard !(hasLeft ?? (status == Failure.clientLeft)) else {
             span.tell(.clientLeft, true)
             return span
         }

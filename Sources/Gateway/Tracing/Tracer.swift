@@ -20,13 +20,16 @@ struct RequestTrace: Sendable {
 @Loop
 final class Tracer {
     let exporter: SpanExporter?
+    /// Asking the system for each id would be a system call each.
+    private var random = SplitMix64(state: .random(in: .min ... .max))
 
     init(_ exporter: SpanExporter?) { self.exporter = exporter }
 
     /// The trace of a request: its client's, if that has one, whose word on whether it is kept counts.
     func trace(of request: Request) -> RequestTrace {
         guard let received = TraceContext(request.headers) else {
-            return RequestTrace(context: .make(sampled: exporter != nil), parent: nil, isExported: exporter != nil)
+            let context = TraceContext.make(sampled: exporter != nil, using: &random)
+            return RequestTrace(context: context, parent: nil, isExported: exporter != nil)
         }
         let isExported = exporter != nil && received.isSampled
         return RequestTrace(
@@ -41,7 +44,7 @@ final class Tracer {
                 trace.context, parent: trace.parent, start: record.start, duration: record.duration, id: record.id,
                 method: record.method, target: record.target,
                 route: record.route == .other ? nil : record.route.name, client: record.peer,
-                endpoint: record.route.endpoint, model: record.model, status: record.status,
+                endpoint: record.route.endpoint, model: record.model, status: record.status, hasLeft: record.hasLeft,
                 cache: record.use.map { "\(CacheLabel($0))" }, backend: record.backend, tries: record.tries,
                 queueWait: record.queueWait, firstByte: record.firstByte, bytes: record.bytes,
                 errorType: record.refusal?.rawValue, error: record.error))
@@ -96,4 +99,16 @@ struct BackendCall: Sendable {
     var firstByte: Int64?
     /// Nil if no answer came.
     var status: Int?
+}
+
+/// Ids that are not to be guessed need more than this; those of traces do not. Source: Steele, Lea, Flood 2014.
+private struct SplitMix64: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var mixed = (state ^ state >> 30) &* 0xbf58_476d_1ce4_e5b9
+        mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
+        return mixed ^ mixed >> 31
+    }
 }

@@ -57,9 +57,10 @@ final class Flight {
     var whole: Bytes?
     /// The end of an answer that is not recorded.
     private var tail = ByteBuffer()
-    /// Microseconds that it has waited for places at backends.
-    var waited: Int64 = 0
+    /// Microseconds that it has waited for places at backends: in all, and for the last.
+    private var waited: (all: Int64, last: Int64) = (0, 0)
     private(set) var usage = AnswerUsage()
+    private var isUsageRead = false
     /// Pieces in which the answer came, and when the last did, in monotonic nanoseconds.
     private(set) var chunks = 0
     private var lastChunk: UInt64 = 0
@@ -119,8 +120,10 @@ final class Flight {
         return taken
     }
 
-    func takes(_ lease: Balancer.Lease) {
+    /// - Parameter wait: microseconds.
+    func takes(_ lease: Balancer.Lease, after wait: Int64) {
         self.lease = lease
+        waited = (waited.all + wait, wait)
         backend = lease.backend
         tried = (tried + [lease.backend]).sorted()
     }
@@ -229,11 +232,12 @@ final class Flight {
     func fly(to backend: Backend, by transport: any Transport) async throws {
         backendName = backend.name
         for subscriber in subscribers {
-            subscriber.call.gotPlace(at: backend.name, tries: tried.count, after: waited)
+            subscriber.call.gotPlace(at: backend.name, tries: tried.count, after: waited.all)
         }
         var request = request
         request.origin = backend.origin
         if let trace = first.record.trace { begin(&request, at: backend, in: trace) }
+        let sent = Loop.events.now
         let answer: ClientResponse
         do {
             answer = try await transport.send(request)
@@ -263,6 +267,7 @@ final class Flight {
         }
         let status = answer.status
         header = (status, Forwarding.response(answer.headers), answer.length)
+        worker.metrics.countAnswer(of: lease?.backend, after: Loop.events.now &- sent)
         if status == 204 || status == 304 {
             answer.body.cancel()
             whole = .empty
@@ -287,7 +292,7 @@ final class Flight {
         call = BackendCall(
             context: context, start: worker.fleet.clock(), method: request.method, target: request.target,
             backend: backend, number: tried.count, endpoint: endpoint, model: model.isEmpty ? nil : model,
-            queueWait: waited)
+            queueWait: waited.last)
     }
 
     /// The call to the box is over.
@@ -327,10 +332,10 @@ final class Flight {
         return isHeldUp ? .pause : .more
     }
 
-    /// What comes in one turn of the loop is one piece.
+    /// What comes of a stream in one turn of the loop is one piece.
     private func noteChunk() {
         let now = Loop.events.now
-        guard now != lastChunk, let lease else { return }
+        guard form != .whole, header?.status == 200, now != lastChunk, let lease else { return }
         let gap = chunks > 0 ? Int((now &- lastChunk) / 1000) : nil
         worker.metrics.countChunk(at: lease.backend, gap: gap)
         chunks += 1
@@ -339,7 +344,8 @@ final class Flight {
 
     /// Finds out what the box says, at the end of its answer, of the work it was.
     func readUsage() {
-        guard header?.status == 200, usage == AnswerUsage() else { return }
+        guard header?.status == 200, !isUsageRead else { return }
+        isUsageRead = true
         usage = AnswerUsage(endOf: whole?.buffer ?? (isRecording ? log.unread : tail.unread))
     }
 

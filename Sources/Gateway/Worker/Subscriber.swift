@@ -134,7 +134,6 @@ final class Subscriber {
         guard !isOver || !hasBegun || writer != nil else { return }
         call.record.note(failure)
         if failure.status == Failure.clientLeft {
-            call.record.status = failure.status
             writer?.abort()
             reply = nil
         } else if writer != nil {

@@ -28,8 +28,7 @@ extension Worker {
                 if flight.tried.isEmpty { metrics.misses += 1 }
                 metrics.countPick(of: lease.backend, isRetry: !flight.tried.isEmpty)
                 metrics.observe(queueWait: waited)
-                flight.waited += waited
-                flight.takes(lease)
+                flight.takes(lease, after: waited)
             }
             defer { Loop.assumeIsolated { flight.givesBack(to: fleet) } }
             let backend = Loop.assumeIsolated { fleet.backends[lease.backend] }

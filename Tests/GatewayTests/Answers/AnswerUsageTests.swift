@@ -143,7 +143,8 @@ import Testing
         "9", "999999999", "18446744073709551616", "999999999999999999", "99999999999999999999999999999999", "1e308",
         "1.5",
     ]) func `numbers that cannot be are counted, and end nothing`(number: String) {
-        let usage = read(#"{"prompt_eval_count":\#(number),"eval_count":\#(number),"load_duration":\#(number)}"#)
+        let usage = read(
+            #"{"total_duration":1,"prompt_eval_count":\#(number),"eval_count":\#(number),"load_duration":\#(number)}"#)
         #expect(usage.prompt == usage.completion)
         #expect(usage.prompt > 0)
         let note = AnswerNote(model: 100, usage)
@@ -169,7 +170,9 @@ import Testing
 
     @Loop private static func countHugeNumbers() {
         let metrics = Metrics()
-        let huge = #"{"prompt_eval_count":999999999999999999,"eval_count":999999999999999999,"eval_duration":"#
+        let huge =
+            #"{"total_duration":1,"prompt_eval_count":999999999999999999,"eval_count":999999999999999999,"#
+            + #""eval_duration":"#
         for end in ["1}", #"999999999999999999,"load_duration":999999999999999999}"#, "1000}"] {
             let usage = bytes(huge + end) { AnswerUsage(endOf: $0) }
             for _ in 0..<10_000 { metrics.count(usage, model: 0, seen: 1) }

@@ -66,8 +66,8 @@ import Testing
         #expect(refused.values.reduce(0, +) == (isAboutModels ? 1 : 0), "\(refused)")
         let answered = changes.filter { $0.key.hasPrefix("requests_total") }
         let timed = changes["all_request_latency_seconds_count", default: 0]
-        // Those over the rate limit are the only requests to models whose time is not of interest.
-        let others = reason == .rateLimit ? 1 : reason == .malformed ? 1 : isAboutModels ? 0 : 1
+        // What is refused beforehand says nothing of how long requests take.
+        let others = reason == .malformed ? 2 : reason.isBeforehand || !isAboutModels ? 1 : 0
         #expect(answered.values.reduce(0, +) == timed + others, "\(changes)")
         #expect(changes["cancelled_total waiting"] == nil)
         for call in rig.calls.all { finish(call) }

@@ -162,7 +162,7 @@ import Testing
             """
             ollama_request_latency_seconds ollama_gateway_request_duration_seconds
             ollama_gateway_time_to_first_byte_seconds ollama_gateway_queue_wait_seconds
-            ollama_gateway_chunk_gap_seconds ollama_gateway_model_load_seconds ollama_gateway_tokens_per_second
+            ollama_gateway_backend_first_byte_seconds ollama_gateway_chunk_gap_seconds ollama_gateway_model_load_seconds ollama_gateway_tokens_per_second
             ollama_gateway_event_loop_lag_seconds
             """
         ),

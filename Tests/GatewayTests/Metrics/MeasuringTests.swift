@@ -51,6 +51,7 @@ import Testing
             #expect(rig.metric("\(parts[0])_sum\(labels)") == sum, "\(name)")
         }
         #expect(rig.metric("ollama_gateway_queue_wait_seconds_count") == "2")
+        #expect(rig.metric(#"ollama_gateway_backend_first_byte_seconds_count{backend="a"}"#) == "2")
         #expect(rig.metric(#"ollama_gateway_queue_wait_seconds_bucket{le="0.001"}"#) == "1")
     }
 
@@ -76,7 +77,9 @@ import Testing
 
     @Test @Loop func `tokens are counted once for each call, and saved by all others`() async throws {
         let rig = try WorkerRig()
-        let numbers = #""prompt_eval_count":7,"eval_count":100,"eval_duration":4000000000,"load_duration":1500000000"#
+        let numbers =
+            #""total_duration":1,"load_duration":1500000000,"prompt_eval_count":7,"eval_count":100,"#
+            + #""eval_duration":4000000000"#
         let last = #"{"model":"m","message":{"role":"assistant","content":""},"done":true,\#(numbers)}"# + "\n"
         let all = [
             await rig.ask(Said.chat), await rig.ask(Said.chat), await rig.ask(Said.chatWhole), await rig.ask(Said.chat),
@@ -97,7 +100,7 @@ import Testing
         #expect(rig.rig.log.records.compactMap(\.completionTokens) == [Int](repeating: 100, count: 5))
         // What fails, and what nobody waits for, is no work that a backend has told of.
         let fails = await rig.ask(Said.ask("", "y"))
-        rig.calls[1].answerWhole(#"{"error":"no","prompt_eval_count":9,"eval_count":9}"#, 500)
+        rig.calls[1].answerWhole(#"{"error":"no","total_duration":1,"prompt_eval_count":9,"eval_count":9}"#, 500)
         await fails.end()
         let leaves = await rig.ask(Said.ask("", "z"))
         rig.calls[2].answer(200, Said.line("x"))
