@@ -158,6 +158,7 @@ extension Gateway {
         gauges.turns = Loop.events.turns
         gauges.queue = (fleet.queue.waiting, fleet.queue.limit)
         gauges.backends = fleet.gauges()
+        gauges.loads = fleet.loads()
         gauges.cache = cacheGauges
         gauges.spans = (tracer.exporter?.exported ?? 0, tracer.exporter?.dropped ?? 0)
         return metrics.exposition(gauges, format)
@@ -179,7 +180,7 @@ extension Gateway {
             return reply.send(response)
         }
         guard live.hasRoom(for: request.peer) else {
-            let response = refuse(503, "as many watch as may", ["Retry-After": "10"])
+            let response = refuse(503, "as many watch as may (\(Live.watchersAtMost))", ["Retry-After": "10"])
             finish(response, request, id: id, at: start)
             return reply.send(response)
         }

@@ -171,7 +171,8 @@ public final class Gateway: RequestHandler {
         }
         let call = Call(
             request, at: endpoint, id: ids.id(for: request), directives: CacheControl(request.headers),
-            admitted: admitted, trace: tracer.trace(of: request), clock: clock)
+            admitted: admitted,
+            trace: refusal == nil || tracer.exporter != nil ? tracer.trace(of: request) : nil, clock: clock)
         guard let refusal else {
             call.raw = raw
             request.context = call
@@ -316,9 +317,13 @@ public final class Gateway: RequestHandler {
 
     // MARK: What is over
 
-    /// Counts a request, shows it, and logs it: the one place through which all go but hits that wait for nothing.
+    /// Counts a request, shows it, and logs it.
     private func finish(_ record: AccessRecord) {
         metrics.count(record)
+        tell(record)
+    }
+
+    private func tell(_ record: AccessRecord) {
         live.note(record)
         tracer.note(record)
         if let log, log.wants.includes(record) { log.record(record) }
@@ -351,8 +356,6 @@ public final class Gateway: RequestHandler {
         record.use = .hit(ttl: 0)
         record.duration = duration
         record.model = note.model == ModelLabels.other ? nil : metrics.modelLabels.names[note.model]
-        live.note(record)
-        tracer.note(record)
-        if isLogged { log?.record(record) }
+        tell(record)
     }
 }

@@ -24,7 +24,7 @@ final class AccessLogLines: AccessLog {
     private func text(_ record: AccessRecord) -> String {
         let time = LogOutput.timestamp(record.start + record.duration)
         var line =
-            "\(time) \(level(of: record)) \(record.peer) \(plain(record.method)) \(plain(record.path)) \(record.status) \(record.bytes)B"
+            "\(time) \(level(of: record)) \(record.peer) \(plain(record.method)) \(plain(path(of: record))) \(record.status) \(record.bytes)B"
         line += " \(milliseconds(record.duration))ms"
         if let queue = record.queueWait, queue > 0 { line += " queue=\(milliseconds(queue))ms" }
         if let first = record.firstByte { line += " first=\(milliseconds(first))ms" }
@@ -40,6 +40,11 @@ final class AccessLogLines: AccessLog {
         return line
     }
 
+    /// The journal, and others, cut long lines in two.
+    private func path(of record: AccessRecord) -> String {
+        record.path.utf8.count > 1000 ? String(record.path.unicodeScalars.prefix(1000)) + "…" : record.path
+    }
+
     /// Without anything that could end the line or speak to a terminal.
     private func plain(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: { !(0x21...0x7e).contains($0.value) }) else { return text }
@@ -53,7 +58,7 @@ final class AccessLogLines: AccessLog {
         var line =
             #"{"time":"\#(time)","level":"\#(level(of: record))","message":"request","id":\#(JSONText.quoted(record.id))"#
         line += #","client":"\#(record.peer)","method":\#(JSONText.quoted(record.method))"#
-        line += #","path":\#(JSONText.quoted(record.path)),"status":\#(record.status),"bytes":\#(record.bytes)"#
+        line += #","path":\#(JSONText.quoted(path(of: record))),"status":\#(record.status),"bytes":\#(record.bytes)"#
         line += #","duration_ms":\#(milliseconds(record.duration))"#
         if let queue = record.queueWait { line += #","queue_ms":\#(milliseconds(queue))"# }
         if let first = record.firstByte { line += #","first_byte_ms":\#(milliseconds(first))"# }

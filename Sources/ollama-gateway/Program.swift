@@ -69,6 +69,8 @@ enum Program {
 
         let signal = try await nextSignal()
         gateway.drain()
+        // What has just been ended is not waited for.
+        try await Loop.sleep(for: .milliseconds(5))
         let name = signal == SIGINT ? "SIGINT" : "SIGTERM"
         let patience = options.listening.drainTimeout
         let running = server.runningAnswers

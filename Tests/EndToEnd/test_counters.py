@@ -70,7 +70,7 @@ class Books:
             # What is over the limit is not read.
             model = "other" if reason == "rate_limit" else label(body)
             self.results[model, result(answer, use)] += 1
-            if reason != "rate_limit":
+            if reason not in BEFOREHAND:
                 self.timed[route(path), use] += 1
             if use in ("none", "hit", "stale"):
                 return
@@ -101,6 +101,10 @@ class Books:
             self.completion[f"{model}:latest"] += completion
 
 
+# Nothing was done for those that were refused so: they say nothing of how long requests take.
+BEFOREHAND = {"rate_limit", "malformed", "too_large", "too_slow"}
+
+
 def use_of(answer):
     word = (answer.header("X-Cache") or "none").lower()
     return "stale" if word == "hit" and cache_status(answer)["ttl"] < 0 else word
@@ -122,6 +126,8 @@ def route(path):
 
 
 def result(answer, use):
+    if refusal(answer) == "not_cached":
+        return "refused"
     if answer.status >= 500:
         return "failed"
     if answer.status >= 400:
@@ -526,7 +532,7 @@ def check_totals(run, families):
     assert families["ollama_requests_total"].value == all_requests == sum(books.results.values())
     assert families["ollama_cache_hits_total"].value == hits
     assert families["ollama_cache_misses_total"].value == books.forwarded == len(books.seen)
-    assert families["ollama_request_latency_seconds"].count == all_requests - books.refused["rate_limit"]
+    assert families["ollama_request_latency_seconds"].count == sum(books.timed.values())
     entries = families["ollama_cache_size"].value
     assert entries == families["ollama_gateway_cache_entries"].value > 0
     gone = sum(families["ollama_gateway_cache_evictions_total"].samples.values())

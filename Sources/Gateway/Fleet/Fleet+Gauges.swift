@@ -7,19 +7,13 @@ extension Fleet {
 
     func gauges() -> [Gauges.BackendGauges] {
         let waiting = queue.waitingByBackend()
-        var gauges = backends.indices.map { backend in
+        return backends.indices.map { backend in
             let seat = queue.balancer.seat(of: backend)
             return Gauges.BackendGauges(
                 isUp: queue.balancer.backends[backend].isServing,
                 isDrained: queue.balancer.backends[backend].isDrained, running: seat.running, limit: seat.limit,
                 waiting: waiting[backend], models: seat.models, probe: reports[backend].latency)
         }
-        for load in loads() {
-            let number = label(of: load.model)
-            guard number != ModelLabels.other else { continue }
-            for backend in load.backends { gauges[backend].loaded.append(number) }
-        }
-        return gauges
     }
 
     /// The models that are loaded anywhere, by name, and where; of several names for one model the first.

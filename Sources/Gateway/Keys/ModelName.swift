@@ -3,7 +3,7 @@
 ///
 ///     ModelName(" LLaMA3.2 ") == ModelName("registry.ollama.ai/library/llama3.2:latest")
 ///
-/// A name that Ollama would refuse is kept as it is, and equals no valid one.
+/// A name that Ollama would refuse is kept as it is, or a hash of it if it is very long, and equals no valid one.
 /// Source: Ollama's `types/model/name.go` and `internal/modelref/modelref.go`.
 struct ModelName: Hashable, Sendable, CustomStringConvertible {
     /// The name as Ollama lists it: without the default host and namespace, always with the tag; "" if there is none.
@@ -11,7 +11,15 @@ struct ModelName: Hashable, Sendable, CustomStringConvertible {
     /// Whether ollama.com runs it (`:cloud`, or a tag that ends in `-cloud`), whatever box is asked.
     let isCloud: Bool
 
+    /// Bytes: no valid name is longer.
+    private static let longest = 700
+
     init(_ written: String) {
+        guard written.utf8.count <= ModelName.longest else {
+            // Comparing texts of megabytes would hold everybody up.
+            (description, isCloud) = ("invalid-" + String(ConversationHash.of(written), radix: 16), false)
+            return
+        }
         var name = ModelName.lowered(written)
         guard !name.isEmpty else {
             (description, isCloud) = ("", false)

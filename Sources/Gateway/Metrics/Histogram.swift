@@ -57,12 +57,18 @@ struct Histogram: Sendable {
         var place = 0
         while place < scale.bounds.count, value > scale.bounds[place] { place += 1 }
         counts[place] += 1
-        sum += max(0, value)
+        add(sum: max(0, value))
     }
 
     /// Adds what another of the same scale has.
     mutating func add(_ other: Histogram) {
         for place in counts.indices { counts[place] += other.counts[place] }
-        sum += other.sum
+        add(sum: other.sum)
+    }
+
+    /// What backends report may be anything, and as often as they like.
+    private mutating func add(sum more: Int) {
+        let (total, isTooLarge) = sum.addingReportingOverflow(more)
+        sum = isTooLarge ? .max : total
     }
 }

@@ -7,6 +7,8 @@ struct Gauges {
     var cache = CacheGauges()
     var queue = (depth: 0, limit: 0)
     var backends: [BackendGauges] = []
+    /// Models that are loaded, by name, and where.
+    var loads: [(model: String, backends: [Int])] = []
     /// Of clients, and how many there may be.
     var connections = (open: 0, most: 0)
     var turns = EventLoop.Turns()
@@ -28,8 +30,6 @@ struct Gauges {
         /// Requests that wait and could run there.
         var waiting = 0
         var models = 0
-        /// Numbers of those that it has loaded, see ``ModelLabels``.
-        var loaded: [ModelLabels.Number] = []
         /// Nanoseconds that the last good probe took.
         var probe: UInt64?
     }
@@ -43,7 +43,7 @@ extension Metrics {
         appendTotals(to: &out, entries: gauges.cache.entries)
         appendRequests(to: &out, names)
         appendTokens(to: &out, names)
-        appendBackends(to: &out, gauges.backends, names)
+        appendBackends(to: &out, gauges)
         appendCache(to: &out, gauges.cache)
         out.family("ollama_gateway_queue_depth", .gauge, "Requests to models that wait.", gauges.queue.depth)
         out.family("ollama_gateway_queue_limit", .gauge, "Requests to models that may wait.", gauges.queue.limit)
@@ -144,13 +144,13 @@ extension Metrics {
         ) { $0.savedTokens }
     }
 
-    private func appendBackends(to out: inout Exposition, _ gauges: [Gauges.BackendGauges], _ models: [String]) {
+    private func appendBackends(to out: inout Exposition, _ gauges: Gauges) {
         func family(
             _ name: String, _ kind: Exposition.Kind, _ help: String, _ out: inout Exposition,
             _ value: (BackendMetrics, Gauges.BackendGauges) -> Int
         ) {
             out.family("ollama_gateway_backend_\(name)", kind, help)
-            for (backend, gauge) in zip(backends, gauges) { out.sample(backend.label, value(backend, gauge)) }
+            for (backend, gauge) in zip(backends, gauges.backends) { out.sample(backend.label, value(backend, gauge)) }
         }
         family("up", .gauge, "Whether a backend takes requests.", &out) { $1.isUp ? 1 : 0 }
         family("drained", .gauge, "Whether a backend is taken out by hand.", &out) { $1.isDrained ? 1 : 0 }
@@ -182,11 +182,12 @@ extension Metrics {
             }
         }
         out.family("ollama_gateway_backend_model_loaded", .gauge, "Models that a backend has in memory.")
-        for (backend, gauge) in zip(backends, gauges) {
-            out.samples(backend.label, with: gauge.loaded.lazy.map { models[$0] }, 1)
+        for load in gauges.loads.prefix(ModelLabels.atMost) {
+            let holders = load.backends.lazy.map { self.backends[$0].label }
+            out.samples(Exposition.label("model", load.model), with: holders, 1)
         }
         out.family("ollama_gateway_backend_probe_seconds", .gauge, "Time that the last good probe of a backend took.")
-        for (backend, gauge) in zip(backends, gauges) {
+        for (backend, gauge) in zip(backends, gauges.backends) {
             if let probe = gauge.probe { out.sample(backend.label, millionths: Int(probe / 1000)) }
         }
         out.family(

@@ -3,8 +3,8 @@ import HTTPCore
 
 /// What the page shows as it happens: a sample each second, and the latest requests, as server-sent events.
 ///
-/// Samples are taken whether anybody watches or not, so that who comes sees the last minutes; everything else is made
-/// only for those who watch.
+/// Samples are taken, and the latest requests kept, whether anybody watches or not, so that who comes sees the last
+/// minutes; they are written only for those who watch.
 @Loop
 final class Live {
     /// What is told of the gateway that the fleet does not know.
@@ -15,7 +15,7 @@ final class Live {
     }
 
     static let watchersAtMost = 32
-    /// Of one address.
+    /// Of one address, but for this machine's: behind a proxy on it everybody has that.
     private static let watchersOfOneAtMost = 8
     static let headers: Headers = [
         "Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no",
@@ -146,7 +146,7 @@ final class Live {
 
     func hasRoom(for peer: PeerAddress) -> Bool {
         !isStopped && watchers.count < Live.watchersAtMost
-            && watchers.values.count { $0.peer == peer } < Live.watchersOfOneAtMost
+            && (peer.isLoopback || watchers.values.count { $0.peer == peer } < Live.watchersOfOneAtMost)
     }
 
     /// Tells a client all that happens, until it leaves or the gateway ends.

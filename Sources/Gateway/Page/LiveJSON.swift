@@ -113,7 +113,7 @@ extension Fleet {
                 + #""models":\#(state.models),"loaded":[\#(loaded[backend])],"#
                 + #""latency":\#(JSONText.seconds(report.latency.map { Int64($0 / 1000) })),"#
                 + #""version":\#(JSONText.orNull(report.version)),"weight":\#(state.weight),"tier":\#(state.tier),"#
-                + #""picks":\#(counted.picks),"failures":\#(counted.failures.values.reduce(0, +)),"#
+                + #""picks":\#(counted.picks),"failures":\#(counted.failures.reduce(0) { $0 + ($1.key == .probe ? 0 : $1.value) }),"#
                 + #""retries":\#(counted.retries)}"#
         }.joined(separator: ",")
     }

@@ -91,6 +91,13 @@ final class SpanExporter {
 
     // MARK: The row
 
+    /// Whether a span would be taken; if not, that counts as one that is dropped, and it need not be made.
+    func hasRoom() -> Bool {
+        if waiting.count < SpanExporter.waitingAtMost, !isEnding { return true }
+        dropped += 1
+        return false
+    }
+
     /// Takes a span that has ended.
     func take(_ span: Span) {
         guard waiting.count < SpanExporter.waitingAtMost, !isEnding else { return dropped += 1 }

@@ -10,7 +10,7 @@ struct RequestTrace: Sendable {
     let isExported: Bool
 
     /// What a call to a box is told.
-    var call: TraceContext { isExported ? context.child() : context }
+    func makeCall() -> TraceContext { isExported ? context.child() : context }
 
     /// For logs: of a trace that others know of, too.
     var knownID: String? { isExported || parent != nil ? context.traceID.description : nil }
@@ -38,7 +38,7 @@ final class Tracer {
 
     /// A request is over.
     func note(_ record: AccessRecord) {
-        guard let exporter, let trace = record.trace, trace.isExported else { return }
+        guard let exporter, let trace = record.trace, trace.isExported, exporter.hasRoom() else { return }
         exporter.take(
             .request(
                 trace.context, parent: trace.parent, start: record.start, duration: record.duration, id: record.id,
@@ -56,7 +56,7 @@ final class Tracer {
         _ request: Request, at backend: Backend, number: Int, of trace: RequestTrace?, at now: Int64
     ) -> (context: TraceContext?, call: BackendCall?) {
         guard let trace else { return (nil, nil) }
-        let context = trace.call
+        let context = trace.makeCall()
         guard trace.isExported else { return (context, nil) }
         return (
             context,
@@ -69,7 +69,7 @@ final class Tracer {
     /// A call to a box is over.
     func note(_ call: BackendCall, of trace: RequestTrace?, at end: Int64, usage: AnswerUsage, _ problem: (any Error)?)
     {
-        guard let exporter, let trace, trace.isExported else { return }
+        guard let exporter, let trace, trace.isExported, exporter.hasRoom() else { return }
         let error = problem as? TransportError
         exporter.take(
             .attempt(

@@ -286,7 +286,7 @@ final class Flight {
     }
 
     private func begin(_ request: inout ClientRequest, at backend: Backend, in trace: RequestTrace) {
-        let context = trace.call
+        let context = trace.makeCall()
         context.name(in: &request.headers)
         guard trace.isExported else { return }
         call = BackendCall(
