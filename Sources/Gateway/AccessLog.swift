@@ -100,7 +100,7 @@ public struct AccessRecord: Sendable {
 
     /// - Parameter usage: nothing if the backend reports none.
     mutating func note(_ usage: AnswerUsage) {
-        guard usage != AnswerUsage() else { return }
+        guard !usage.isEmpty else { return }
         (promptTokens, completionTokens) = (usage.prompt, usage.completion)
     }
 }

@@ -17,7 +17,7 @@ extension Gateway {
             return refuse(403, "this gateway is not known as '\(request.header("host") ?? "")' to its own machine")
         }
         switch request.path {
-        case "/" where request.method == "GET" || request.method == "HEAD":
+        case "/" where request.isReading:
             return greeting
         case "/health":
             return only(["GET", "HEAD"], request) {
@@ -27,7 +27,7 @@ extension Gateway {
         case "/metrics", "/gateway/events":
             guard settings.metrics else { return refuse(404, "nothing is counted (--no-metrics)") }
             // What has to wait is answered by `handle`.
-            return ["GET", "HEAD"].contains(request.method) ? nil : only(["GET", "HEAD"], request) { json(200, "") }
+            return request.isReading ? nil : notAllowed(["GET", "HEAD"])
         case "/gateway":
             return only(["GET", "HEAD"], request) {
                 Response(status: 308, headers: ["Location": "/gateway/"])
@@ -53,8 +53,11 @@ extension Gateway {
     }
 
     private func only(_ methods: [String], _ request: Request, _ answer: () -> Response) -> Response {
-        if methods.contains(request.method) { return answer() }
-        return refuse(405, "method not allowed", ["Allow": methods.joined(separator: ", ")])
+        methods.contains(request.method) ? answer() : notAllowed(methods)
+    }
+
+    private func notAllowed(_ methods: [String]) -> Response {
+        refuse(405, "method not allowed", ["Allow": methods.joined(separator: ", ")])
     }
 
     private func json(_ status: Int, _ text: String) -> Response {
@@ -72,23 +75,22 @@ extension Gateway {
     /// Whether a request comes from this machine, until there are keys. A page in a browser on it does not.
     private func isFromHere(_ request: Request) -> Bool {
         // Behind a proxy on this machine everybody is.
-        let isForwarded =
-            request.header("x-forwarded-for") != nil || request.header("forwarded") != nil
-            || request.header("via") != nil
-        return request.peer.isLoopback && !isForwarded && request.header("origin") == nil
+        request.peer.isLoopback && !isForwarded(request) && request.header("origin") == nil
             && Gateway.isLocal(request.header("host"))
+    }
+
+    private func isForwarded(_ request: Request) -> Bool {
+        request.header("x-forwarded-for") != nil || request.header("forwarded") != nil
+            || request.header("via") != nil
     }
 
     /// Whether it may be a page's in a browser on this machine, whose name has been made to lead here, so that the page
     /// can read what it is told. Source: DNS rebinding.
     private func isDisguised(_ request: Request) -> Bool {
         guard request.peer.isLoopback, let host = request.header("host"), !Gateway.isLocal(host) else { return false }
-        let isForwarded =
-            request.header("x-forwarded-for") != nil || request.header("forwarded") != nil
-            || request.header("via") != nil
         // Names without a dot, and addresses, nobody can make lead elsewhere.
         let name = host.prefix { $0 != ":" }
-        return !isForwarded && !host.hasPrefix("[") && name.contains(".")
+        return !isForwarded(request) && !host.hasPrefix("[") && name.contains(".")
             && !name.allSatisfy { $0.isNumber || $0 == "." } && !name.hasSuffix(".localhost")
     }
 
@@ -129,9 +131,7 @@ extension Gateway {
     }
 
     private func status(_ request: Request) -> Response {
-        let state = FleetStatus.Cache(
-            entries: worker.enter { $0.entries }, bytes: worker.enter { $0.cache.bytes },
-            maxBytes: settings.cache.maxBytes)
+        let state = worker.enter { $0.cacheGauges }
         if request.header("accept")?.hasPrefix("text/plain") == true {
             return Response(status: 200, contentType: "text/plain; charset=utf-8", fleet.statusTable(state))
         }
@@ -159,40 +159,28 @@ extension Gateway {
         gauges.queue = (fleet.queue.waiting, fleet.queue.limit)
         gauges.backends = fleet.gauges()
         gauges.loads = fleet.loads()
-        gauges.cache = cacheGauges
+        gauges.cache = worker.enter { $0.cacheGauges }
         gauges.spans = (tracer.exporter?.exported ?? 0, tracer.exporter?.dropped ?? 0)
         return metrics.exposition(gauges, format)
-    }
-
-    private var cacheGauges: Gauges.CacheGauges {
-        worker.enter { worker in
-            Gauges.CacheGauges(
-                entries: worker.cache.count, bytes: worker.cache.bytes, maxBytes: settings.cache.maxBytes,
-                removals: worker.cache.removals)
-        }
     }
 
     /// The page's stream of events, for as long as its client stays.
     func serveEvents(_ request: Request, _ reply: consuming Reply, id: String, at start: Int64) async {
         guard request.method == "GET" else {
-            let response = Response(status: 200, headers: Live.headers)
-            finish(response, request, id: id, at: start)
-            return reply.send(response)
+            return send(Response(status: 200, headers: Live.headers), request, reply, id: id, at: start)
         }
         guard live.hasRoom(for: request.peer) else {
             let response = refuse(503, "as many watch as may (\(Live.watchersAtMost))", ["Retry-After": "10"])
-            finish(response, request, id: id, at: start)
-            return reply.send(response)
+            return send(response, request, reply, id: id, at: start)
         }
-        await live.serve(request.peer, reply) { self.liveState }
+        await live.serve(request.peer, reply)
         finish(Response(status: 200), request, id: id, at: start)
     }
 
-    private var liveState: Live.State {
-        let cache = cacheGauges
-        return Live.State(
-            version: surroundings?.version ?? "", connections: surroundings?.connections.open ?? 0,
-            cache: (cache.entries, cache.bytes, cache.maxBytes))
+    /// Of what is about the gateway itself.
+    func send(_ response: Response, _ request: Request, _ reply: consuming Reply, id: String, at start: Int64) {
+        finish(response, request, id: id, at: start)
+        reply.send(response)
     }
 }
 

@@ -68,7 +68,7 @@ public final class Gateway: RequestHandler {
             settings: settings, fleet: fleet, transport: transport, metrics: metrics, tracer: tracer, now: monotonic)
         self.worker = worker
         management = Management(settings.fleet.manage)
-        live = Live(metrics: metrics, fleet: fleet, clock: clock)
+        live = Live(worker, surroundings: surroundings, clock: clock)
         // Weak: the worker has the fleet.
         fleet.onDeath = { [weak worker] backend in worker?.enter { $0.leave(backend) } }
         // Their answers are another model's.
@@ -116,12 +116,16 @@ public final class Gateway: RequestHandler {
             await serve(call, reply)
             return end(call)
         }
+        await handleOther(request, reply)
+    }
+
+    /// What no model is asked for. On its own: what it keeps while it waits would be kept for each stream, too.
+    @inline(never)
+    private func handleOther(_ request: Request, _ reply: consuming Reply) async {
         let id = ids.id(for: request)
         let start = clock()
         if request.isReading, request.path == "/metrics" {
-            let response = await exposition(request)
-            finish(response, request, id: id, at: start)
-            return reply.send(response)
+            return send(await exposition(request), request, reply, id: id, at: start)
         }
         if request.isReading, request.path == "/gateway/events" {
             return await serveEvents(request, reply, id: id, at: start)

@@ -93,7 +93,7 @@ final class Relay {
 
     private func endCall(_ problem: (any Error)?) {
         guard let call = call.take() else { return }
-        gateway.tracer.note(call, of: record.trace, at: gateway.clock(), usage: AnswerUsage(), problem)
+        gateway.tracer.note(call, of: record.trace, at: gateway.clock(), problem)
     }
 
     private func next() -> Balancer.Lease? {

@@ -14,11 +14,14 @@ struct AnswerUsage: Equatable, Sendable {
 
     init() {}
 
+    /// Whether the answer says nothing of it.
+    var isEmpty: Bool { self == AnswerUsage() }
+
     /// - Parameter answer: all of it, or at least its end.
     init(endOf answer: UnsafeRawBufferPointer) {
         read(answer.suffix(AnswerUsage.tail))
         // Ollama puts tool calls and logprobs behind it.
-        if self == AnswerUsage(), answer.count > AnswerUsage.tail { read(answer.suffix(AnswerUsage.farTail)) }
+        if isEmpty, answer.count > AnswerUsage.tail { read(answer.suffix(AnswerUsage.farTail)) }
     }
 
     private mutating func read(_ part: Slice<UnsafeRawBufferPointer>) {

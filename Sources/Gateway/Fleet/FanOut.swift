@@ -70,7 +70,7 @@ enum FanOut {
                 problem = error
                 outcome = .failure(failure(error, backend, gateway.fleet))
             }
-            if let call { gateway.tracer.note(call, of: trace, at: gateway.clock(), usage: AnswerUsage(), problem) }
+            if let call { gateway.tracer.note(call, of: trace, at: gateway.clock(), problem) }
             answers.append(Answer(backend: backend, outcome: outcome))
         }
         return answers.sorted { $0.backend < $1.backend }

@@ -3,12 +3,6 @@ import HTTPCore
 
 /// What is told of the fleet on `GET /gateway/status`, for programs and for people.
 enum FleetStatus {
-    struct Cache {
-        let entries: Int
-        let bytes: Int
-        let maxBytes: Int
-    }
-
     /// A table whose columns are as wide as they must be.
     static func table(_ rows: [[String]]) -> String {
         guard let first = rows.first else { return "" }
@@ -86,14 +80,14 @@ extension Fleet {
 
     // MARK: JSON
 
-    func status(_ cache: FleetStatus.Cache) -> String {
+    func status(_ cache: CacheGauges) -> String {
         let uptime = Double(clock() - startedAt) / 1_000_000
         let all = backends.indices.map { status(of: $0) }.joined(separator: ",")
         let conflicts = queue.balancer.directory.conflicts.map { conflict($0) }.joined(separator: ",")
         return #"{"uptime":\#(uptime),"ready":\#(isReady),"balance":"\#(settings.balance.rawValue)","#
             + #""backends":[\#(all)],"conflicts":[\#(conflicts)],"#
             + #""queue":{"waiting":\#(queue.waiting),"limit":\#(queue.limit)},"#
-            + #""cache":{"entries":\#(cache.entries),"bytes":\#(cache.bytes),"max_bytes":\#(cache.maxBytes)}}"#
+            + #""cache":\#(cache.json)}"#
             + "\n"
     }
 
@@ -125,7 +119,7 @@ extension Fleet {
 
     // MARK: A table
 
-    func statusTable(_ cache: FleetStatus.Cache) -> String {
+    func statusTable(_ cache: CacheGauges) -> String {
         let time = clock()
         var rows = [["BACKEND", "STATE", "SINCE", "RUNNING", "MODELS", "LOADED", "LATENCY", "VERSION"]]
         var reasons: [String] = []

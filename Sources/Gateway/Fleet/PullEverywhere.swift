@@ -75,7 +75,7 @@ final class PullEverywhere {
             problem = error
             failure = FanOut.failure(error, backend, gateway.fleet).message
         }
-        if let call { gateway.tracer.note(call, of: record.trace, at: gateway.clock(), usage: AnswerUsage(), problem) }
+        if let call { gateway.tracer.note(call, of: record.trace, at: gateway.clock(), problem) }
         bodies[place] = nil
         hear(merge.ended(place, failure: failure))
     }

@@ -15,13 +15,6 @@ struct Gauges {
     var spans = (exported: 0, dropped: 0)
     var process: ProcessFacts?
 
-    struct CacheGauges {
-        var entries = 0
-        var bytes = 0
-        var maxBytes = 0
-        var removals = Cache.Removals()
-    }
-
     struct BackendGauges {
         var isUp = false
         var isDrained = false
@@ -33,6 +26,15 @@ struct Gauges {
         /// Nanoseconds that the last good probe took.
         var probe: UInt64?
     }
+}
+
+struct CacheGauges {
+    var entries = 0
+    var bytes = 0
+    var maxBytes = 0
+    var removals = Cache.Removals()
+
+    var json: String { #"{"entries":\#(entries),"bytes":\#(bytes),"max_bytes":\#(maxBytes)}"# }
 }
 
 extension Metrics {
@@ -70,15 +72,12 @@ extension Metrics {
         let caches = CacheLabel.allCases.map { Exposition.label("cache", "\($0)") }
         let routes = Route.names.map { Exposition.label("route", $0) }
         out.family("ollama_gateway_requests", .counter, "Requests answered, by route, status and use of the cache.")
-        let hit = caches[CacheLabel.hit.rawValue]
-        for (index, count) in plainHits.enumerated() {
-            let slow = answers[Answered(route: Route(Endpoint.allCases[index]), status: 200, cache: .hit), default: 0]
-            if count + slow > 0 { out.sample("\(routes[index]),code=\"200\",\(hit)", count + slow) }
+        var answers = answers
+        for endpoint in Endpoint.allCases where plainHits[endpoint.index] > 0 {
+            let hits = Answered(route: Route(endpoint), status: 200, cache: .hit)
+            answers[hits, default: 0] += plainHits[endpoint.index]
         }
-        for (what, count) in answers.sorted(by: {
-            ($0.key.route.index, $0.key.status) < ($1.key.route.index, $1.key.status)
-        })
-        where !(what.route.isInference && what.status == 200 && what.cache == .hit) {
+        for (what, count) in answers.sorted(by: { $0.key.order < $1.key.order }) {
             out.sample("\(routes[what.route.index]),code=\"\(what.status)\",\(caches[what.cache.rawValue])", count)
         }
         out.family("ollama_gateway_model_requests", .counter, "Requests to models, by model and what became of them.")
@@ -198,7 +197,7 @@ extension Metrics {
         for backend in backends where backend.chunkGap.count > 0 { out.sample(backend.label, backend.chunkGap) }
     }
 
-    private func appendCache(to out: inout Exposition, _ cache: Gauges.CacheGauges) {
+    private func appendCache(to out: inout Exposition, _ cache: CacheGauges) {
         out.family("ollama_gateway_cache_entries", .gauge, "Answers in the cache.", cache.entries)
         out.family("ollama_gateway_cache_bytes", .gauge, "Memory that the cache takes, overhead included.", cache.bytes)
         out.family("ollama_gateway_cache_max_bytes", .gauge, "Memory that the cache may take.", cache.maxBytes)

@@ -38,6 +38,8 @@ final class Metrics {
         let route: Route
         let status: Int
         let cache: CacheLabel
+
+        var order: (Int, Int, Int) { (route.index, status, cache.rawValue) }
     }
 
     struct ModelMetrics {
@@ -113,7 +115,7 @@ final class Metrics {
     /// A box has answered, and says how much work it was.
     func count(_ usage: AnswerUsage, model: ModelLabels.Number, seen chunks: Int) {
         tokensSeen += max(0, usage.completion - chunks)
-        guard isOn, usage != AnswerUsage() else { return }
+        guard isOn, !usage.isEmpty else { return }
         models[model].promptTokens += usage.prompt
         models[model].completionTokens += usage.completion
         if usage.loading > 0 { models[model].loading.observe(usage.loading / 1000) }

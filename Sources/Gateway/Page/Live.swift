@@ -7,13 +7,6 @@ import HTTPCore
 /// minutes; they are written only for those who watch.
 @Loop
 final class Live {
-    /// What is told of the gateway that the fleet does not know.
-    struct State {
-        let version: String
-        let connections: Int
-        let cache: (entries: Int, bytes: Int, maxBytes: Int)
-    }
-
     static let watchersAtMost = 32
     /// Of one address, but for this machine's: behind a proxy on it everybody has that.
     private static let watchersOfOneAtMost = 8
@@ -28,6 +21,8 @@ final class Live {
 
     private let metrics: Metrics
     private let fleet: Fleet
+    private let worker: Worker
+    private let surroundings: (any Surroundings)?
     private let clock: WallClock
     private var samples: [LiveSample] = []
     private var before = Metrics.Totals()
@@ -39,13 +34,14 @@ final class Live {
     private var untold = (shown: 0, more: 0)
     private var isTelling = false
     private var watchers: [ObjectIdentifier: Watcher] = [:]
-    private var state: (@Loop () -> State)?
     private var timer: Timer?
     private var isStopped = false
 
-    init(metrics: Metrics, fleet: Fleet, clock: @escaping WallClock) {
-        self.metrics = metrics
-        self.fleet = fleet
+    init(_ worker: Worker, surroundings: (any Surroundings)?, clock: @escaping WallClock) {
+        metrics = worker.metrics
+        fleet = worker.fleet
+        self.worker = worker
+        self.surroundings = surroundings
         self.clock = clock
     }
 
@@ -150,8 +146,7 @@ final class Live {
     }
 
     /// Tells a client all that happens, until it leaves or the gateway ends.
-    func serve(_ peer: PeerAddress, _ reply: consuming Reply, state: @escaping @Loop () -> State) async {
-        self.state = state
+    func serve(_ peer: PeerAddress, _ reply: consuming Reply) async {
         let watcher = Watcher(reply.stream(status: 200, headers: Live.headers), of: peer)
         watcher.writer.onDrain = { [weak watcher] in watcher?.isPaused = false }
         // What is in the hello is told by that.
@@ -165,7 +160,7 @@ final class Live {
     }
 
     private var hello: String {
-        let version = JSONText.quoted(state?().version ?? "")
+        let version = JSONText.quoted(surroundings?.version ?? "")
         return #"{"version":\#(version),"now":\#(clock() / 1000),"started":\#(fleet.startedAt / 1000),"#
             + #""balance":"\#(fleet.settings.balance.rawValue)","interval":1000,"#
             + #""samples":[\#(samples.map(\.json).joined(separator: ","))],"#
@@ -173,13 +168,12 @@ final class Live {
     }
 
     private var stateJSON: String {
-        guard let state = state?() else { return "null" }
-        let totals = metrics.totals
+        let cache = worker.enter { $0.cacheGauges }
+        let connections = surroundings?.connections.open ?? 0
         return #"{"ready":\#(fleet.isReady),"uptime":\#((clock() - fleet.startedAt) / 1_000_000),"#
             + #""queue":{"waiting":\#(fleet.queue.waiting),"limit":\#(fleet.queue.limit)},"#
-            + #""cache":{"entries":\#(state.cache.entries),"bytes":\#(state.cache.bytes),"#
-            + #""max_bytes":\#(state.cache.maxBytes)},"connections":\#(state.connections),"#
-            + #""totals":\#(totals.json),"backends":[\#(fleet.liveJSON)]}"#
+            + #""cache":\#(cache.json),"connections":\#(connections),"#
+            + #""totals":\#(metrics.totals.json),"backends":[\#(fleet.liveJSON)]}"#
     }
 }
 

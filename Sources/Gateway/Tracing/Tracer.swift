@@ -67,8 +67,10 @@ final class Tracer {
     }
 
     /// A call to a box is over.
-    func note(_ call: BackendCall, of trace: RequestTrace?, at end: Int64, usage: AnswerUsage, _ problem: (any Error)?)
-    {
+    func note(
+        _ call: BackendCall, of trace: RequestTrace?, at end: Int64, usage: AnswerUsage = AnswerUsage(),
+        _ problem: (any Error)?
+    ) {
         guard let exporter, let trace, trace.isExported, exporter.hasRoom() else { return }
         let error = problem as? TransportError
         exporter.take(
@@ -76,8 +78,8 @@ final class Tracer {
                 call.context, parent: trace.context.spanID, start: call.start, duration: end - call.start,
                 method: call.method, target: call.target, backend: call.backend, number: call.number,
                 endpoint: call.endpoint, model: call.model, status: call.status, queueWait: call.queueWait,
-                firstByte: call.firstByte, inputTokens: usage == AnswerUsage() ? nil : usage.prompt,
-                outputTokens: usage == AnswerUsage() ? nil : usage.completion,
+                firstByte: call.firstByte, inputTokens: usage.isEmpty ? nil : usage.prompt,
+                outputTokens: usage.isEmpty ? nil : usage.completion,
                 clientLeft: problem is CancellationError || problem is ClientLeft,
                 errorType: error?.kind.rawValue, error: error.map(Failure.words)))
     }

@@ -310,7 +310,7 @@ final class Flight {
             if mayBeKept, hasRoom(for: chunk.count) { log.append(chunk) } else { stopRecording() }
         }
         if !isRecording {
-            if tail.count > 4 * AnswerUsage.tail { tail.consume(tail.count - AnswerUsage.tail) }
+            if tail.count > AnswerUsage.tail { tail.consume(tail.count - AnswerUsage.tail) }
             tail.append(UnsafeRawBufferPointer(rebasing: chunk.suffix(AnswerUsage.tail)))
         }
         let end = total + chunk.count

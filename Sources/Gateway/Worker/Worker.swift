@@ -158,8 +158,10 @@ actor Worker {
         return time > contents.storedAt ? Int((time - contents.storedAt) / 1_000_000_000) : 0
     }
 
-    /// Answers in the cache.
-    var entries: Int { cache.count }
+    var cacheGauges: CacheGauges {
+        CacheGauges(
+            entries: cache.count, bytes: cache.bytes, maxBytes: settings.cache.maxBytes, removals: cache.removals)
+    }
 
     func purge() -> Int {
         outdate { _ in true }
