@@ -219,7 +219,7 @@ def test_the_list_stands_still_while_it_is_read(gateway, open_page):
         check_still(page, "while you point at it")
         page.point_away()
         page.find("#pause").click()
-        assert page.text("#pause") == "Resume"
+        page.wait(lambda: page.text("#pause") == "Resume", "the button to say what it does next")
         check_still(page, "paused")
         page.find("#pause").click()
         page.wait(lambda: page.text("#requests-note") == "", "the list to go on")
