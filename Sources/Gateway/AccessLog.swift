@@ -60,7 +60,7 @@ public struct AccessRecord: Sendable {
     }
 
     /// The target without its query, in which credentials may stand.
-    public var path: String { target.utf8.firstIndex(of: 0x3f).map { String(target[..<$0]) } ?? target }
+    public var path: String { target.withoutQuery }
 
     /// Whether it failed on our side of the client.
     public var isFailure: Bool { !isOwn && (status >= 500 || (error != nil && status < 400)) }

@@ -13,7 +13,7 @@ extension Gateway {
     func ownAnswer(_ request: Request) -> Response? {
         // No tunnels: what would follow is not HTTP.
         if request.method == "CONNECT" { return refuse(405, "CONNECT is not supported") }
-        if isDisguised(request), Route(path: request.path).isOwn, request.path != "/health", request.path != "/ready" {
+        if isOwn(request.path), isDisguised(request), request.path != "/health", request.path != "/ready" {
             return refuse(403, "this gateway is not known as '\(request.header("host") ?? "")' to its own machine")
         }
         switch request.path {

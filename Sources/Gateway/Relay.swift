@@ -64,11 +64,7 @@ final class Relay {
                     Forwarding.request(request, id: id, to: backend, mayBeRepeated: !isPinned, context),
                     to: lease.backend)
                 last = .success(answer)
-                if var begun = call {
-                    begun.status = answer.status
-                    begun.firstByte = gateway.clock() - begun.start
-                    call = begun
-                }
+                call?.answered(answer.status, at: gateway.clock())
                 // The box itself may be well: it may be speaking for ollama.com, or for a registry.
                 guard Fault.passedOver.contains(answer.status), isQuestion else { return last }
             } catch {

@@ -27,3 +27,8 @@ public func hexadecimal(_ byte: UInt8) -> UInt32? {
     default: nil
     }
 }
+
+extension String {
+    /// Of a target: what stands before its query.
+    public var withoutQuery: String { utf8.firstIndex(of: UInt8(ascii: "?")).map { String(self[..<$0]) } ?? self }
+}

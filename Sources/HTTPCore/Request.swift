@@ -45,7 +45,7 @@ public final class Request {
     /// The target up to its query, with percent-encoding undone: as Ollama, and many a server, reads it to find out
     /// what is wanted.
     public private(set) lazy var path: String = {
-        let path = target.utf8.firstIndex(of: UInt8(ascii: "?")).map { String(target[..<$0]) } ?? target
+        let path = target.withoutQuery
         return path.utf8.contains(UInt8(ascii: "%")) ? path.percentDecoded(isQuery: false) ?? path : path
     }()
 

@@ -253,14 +253,8 @@ private struct Rank {
     /// its own conversations move. Source: rendezvous hashing; a backend has as many draws as it weighs.
     static func distance(from conversation: UInt64, to seed: UInt64, weight: Int) -> UInt64 {
         var least = UInt64.max
-        var draw = conversation ^ seed
-        for _ in 0..<weight {
-            // SplitMix64.
-            draw &+= 0x9e37_79b9_7f4a_7c15
-            var mixed = (draw ^ draw >> 30) &* 0xbf58_476d_1ce4_e5b9
-            mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
-            least = min(least, mixed ^ mixed >> 31)
-        }
+        var draws = SplitMix64(state: conversation ^ seed)
+        for _ in 0..<weight { least = min(least, draws.next()) }
         return least
     }
 }

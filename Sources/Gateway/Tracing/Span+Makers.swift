@@ -65,7 +65,7 @@ extension Span {
         var span = Span(.server, name, context, parent: parent, start: start, duration: duration)
         span.tell(method: method)
         span.tell(.scheme, "http")
-        span.tell(.path, Span.path(of: target))
+        span.tell(.path, target.withoutQuery)
         span.tell(.route, route)
         span.tell(.clientAddress, client)
         span.tell(.requestID, id)
@@ -109,7 +109,7 @@ extension Span {
         if let endpoint { name = [endpoint.operation, model].compactMap { $0 }.joined(separator: " ") }
         var span = Span(.client, clipped(name), context, parent: parent, start: start, duration: duration)
         span.tell(method: method)
-        span.tell(.url, backend.origin + Span.path(of: target))
+        span.tell(.url, backend.origin + target.withoutQuery)
         let (host, port) = backend.server
         span.tell(.serverAddress, host)
         span.tell(.serverPort, port)
@@ -140,11 +140,6 @@ extension Span {
     private mutating func tell(_ endpoint: Endpoint?, _ model: String?) {
         tell(.operation, endpoint?.operation)
         tell(.model, model)
-    }
-
-    /// Without the query.
-    private static func path(of target: String) -> String {
-        target.utf8.firstIndex(of: UInt8(ascii: "?")).map { String(target[..<$0]) } ?? target
     }
 
     /// Others are no names: anybody can make up as many as they like.

@@ -53,7 +53,7 @@ final class Tracer {
     /// A call to a box begins, with a client's request as it came.
     /// - Returns: what the box is told of it, and the call if it is to be told of at its end.
     func begin(
-        _ request: Request, at backend: Backend, number: Int, of trace: RequestTrace?, at now: Int64
+        _ request: Request, at backend: Backend, number: Int, of trace: RequestTrace?, at now: @autoclosure () -> Int64
     ) -> (context: TraceContext?, call: BackendCall?) {
         guard let trace else { return (nil, nil) }
         let context = trace.makeCall()
@@ -61,7 +61,7 @@ final class Tracer {
         return (
             context,
             BackendCall(
-                context: context, start: now, method: request.method, target: request.target, backend: backend,
+                context: context, start: now(), method: request.method, target: request.target, backend: backend,
                 number: number)
         )
     }
@@ -101,16 +101,10 @@ struct BackendCall: Sendable {
     var firstByte: Int64?
     /// Nil if no answer came.
     var status: Int?
-}
 
-/// Ids that are not to be guessed need more than this; those of traces do not. Source: Steele, Lea, Flood 2014.
-private struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = (state ^ state >> 30) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ mixed >> 31
+    /// Its answer has begun.
+    mutating func answered(_ status: Int, at now: Int64) {
+        self.status = status
+        firstByte = now - start
     }
 }

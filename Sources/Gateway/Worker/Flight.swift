@@ -236,7 +236,7 @@ final class Flight {
         }
         var request = request
         request.origin = backend.origin
-        if let trace = first.record.trace { begin(&request, at: backend, in: trace) }
+        beginCall(&request, at: backend)
         let sent = Loop.events.now
         let answer: ClientResponse
         do {
@@ -245,11 +245,7 @@ final class Flight {
             worker.enter { $0.answerFailed(self, error) }
             throw error
         }
-        if var begun = call {
-            begun.status = answer.status
-            begun.firstByte = worker.fleet.clock() - begun.start
-            call = begun
-        }
+        call?.answered(answer.status, at: worker.fleet.clock())
         // It came in the moment in which it was decided to ask somebody else, or nobody any more.
         if Task.isCancelled {
             answer.body.cancel()
@@ -285,14 +281,14 @@ final class Flight {
         if whole == nil { try await answer.body.forward { [self] in take($0) } }
     }
 
-    private func begin(_ request: inout ClientRequest, at backend: Backend, in trace: RequestTrace) {
-        let context = trace.makeCall()
-        context.name(in: &request.headers)
-        guard trace.isExported else { return }
-        call = BackendCall(
-            context: context, start: worker.fleet.clock(), method: request.method, target: request.target,
-            backend: backend, number: tried.count, endpoint: endpoint, model: model.isEmpty ? nil : model,
-            queueWait: waited.last)
+    private func beginCall(_ request: inout ClientRequest, at backend: Backend) {
+        let (context, begun) = worker.tracer.begin(
+            first.request, at: backend, number: tried.count, of: first.record.trace, at: worker.fleet.clock())
+        context?.name(in: &request.headers)
+        call = begun
+        call?.endpoint = endpoint
+        call?.model = model.isEmpty ? nil : model
+        call?.queueWait = waited.last
     }
 
     /// The call to the box is over.
